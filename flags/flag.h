@@ -1,0 +1,70 @@
+// Value types of the feature-flag gate. Semantics: docs/flags.md.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace sluice::flags {
+
+// Who decided. Higher beats lower; a lower layer pinned by a higher one is shown as inert.
+enum class Layer { kDefault, kFile, kRemote, kRolloutStage, kOverride, kEnv, kRollback, kEmergency };
+std::string_view LayerName(Layer layer);  // "default", "file", ..., "emergency"
+
+// Why. Names follow OpenFeature's reasons where it has one.
+enum class Reason {
+  kSplit,                // bucket compared with the percentage
+  kStatic,               // 0 %: nobody, 100 %: everybody
+  kDisabled,             // the flag, or its parent, is off
+  kParentOut,            // the parent flag's percentage leaves this key out
+  kTargetingKeyMissing,  // nothing to hash: out
+  kEmergency,            // kill switch or rollback_to_baseline
+  kUnknownFlag,
+};
+std::string_view ReasonName(Reason reason);  // "SPLIT", "STATIC", "DISABLED", ...
+
+inline constexpr uint32_t kBuckets = 10000;
+
+// Rollout share in 0.01 % steps: 0..10000. YAML writes percent with up to two decimals.
+using RolloutBps = uint32_t;
+
+struct Flag {
+  std::string key;
+  bool enabled = false;
+  RolloutBps rollout_bps = 0;
+  std::string salt;       // YAML: hash_seed. Default: the key. Makes buckets of flags independent.
+  int hash_version = 2;   // 1: int(md5(key + salt)[0:8 hex]) mod 100 as the ancestor; 2: see bucket.h
+  bool dry_run = false;   // decide and log, but behave as if out (qos_policy: policies act only in the log)
+  std::string parent;     // key of the master gate ("phase5"), or empty
+  Layer layer = Layer::kFile;               // who set `enabled`
+  Layer rollout_layer = Layer::kFile;       // who set `rollout_bps`
+  std::map<std::string, bool> features;     // sub-switches: warmup_queue, speculation, kv_prep
+};
+
+// Everything that one evaluation may look at. Views: valid for the call only.
+struct EvaluationContext {
+  std::string_view targeting_key;  // user, else conversation, else request id; chosen by the caller
+  std::string_view tenant, user, model, qos_class;
+};
+
+// Frozen for a request's life. Trivially copyable but for the views, which point into the FlagSet: keep the
+// snapshot alive while using them.
+struct Decision {
+  std::string_view flag;
+  bool in = false;       // the request gets the feature
+  bool dry_run = false;  // in, but only the log may notice
+  std::string_view variant = "off";  // "on" | "off"
+  Reason reason = Reason::kUnknownFlag;
+  Layer layer = Layer::kDefault;
+  int32_t bucket = -1;     // 0..9999 (hash_version 1: 0..99); -1: nothing was hashed
+  uint32_t threshold = 0;  // in when bucket < threshold
+  uint64_t epoch = 0;      // of the configuration that decided
+};
+
+// "ttft_pipeline=on;reason=SPLIT;bucket=1234;threshold=5000;layer=file;epoch=3" — the trailer and log form.
+std::string Explain(const Decision& decision);
+
+}  // namespace sluice::flags

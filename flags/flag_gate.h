@@ -1,0 +1,37 @@
+// The gate that every request passes: the current FlagSet behind an atomic pointer.
+#pragma once
+
+#include <memory>
+#include <string_view>
+
+#include "base/metrics.h"
+#include "flags/flag_set.h"
+
+namespace sluice::flags {
+
+// The decisions of one request, made from one snapshot and frozen.
+struct RequestDecisions {
+  std::shared_ptr<const FlagSet> snapshot;  // keeps the views of the decisions alive
+  Decision phase5, ttft_pipeline, qos_policy;
+};
+
+// Thread-safety: thread-safe; readers never wait for a writer.
+class FlagGate {
+ public:
+  // `initial` not null. Metrics: sluice_flag_evaluations_total{flag,variant,reason}, sluice_flag_epoch,
+  // sluice_flag_reloads_total{result}, sluice_flag_rollout_ratio{flag}.
+  FlagGate(std::shared_ptr<const FlagSet> initial, MetricsRegistry& metrics);
+  ~FlagGate();
+
+  RequestDecisions Decide(const EvaluationContext& context) const;
+  std::shared_ptr<const FlagSet> snapshot() const;
+
+  // Replaces the whole set at once. The caller validated it and chose the epoch (current + 1).
+  void Swap(std::shared_ptr<const FlagSet> next);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace sluice::flags
