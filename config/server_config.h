@@ -1,0 +1,72 @@
+// The whole configuration as value types. Files and keys: docs/configuration.md; every key of the shipped YAML files
+// says its unit, range and default there and beside it.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "engine/models/model_pool.h"
+#include "engine/scheduler/scheduler.h"
+#include "flags/flag_set.h"
+#include "qos/admission.h"
+#include "qos/circuit_breaker.h"
+
+namespace sluice::config {
+
+struct TlsOptions {
+  std::string certificate_file, key_file;  // PEM; both or neither
+  std::string client_ca_file;              // set: clients must show a certificate signed by it (mTLS)
+  Duration reload_interval = std::chrono::seconds(60);  // rotated files are picked up within this
+  bool enabled() const { return !certificate_file.empty(); }
+};
+
+struct ServerOptions {
+  std::string grpc_address = "127.0.0.1:8001";
+  std::string metrics_address = "127.0.0.1:8002";  // empty: off
+  bool insecure = false;  // allow a bind beyond loopback without TLS and auth
+  TlsOptions tls;
+  std::string api_keys_file;  // empty: no authentication (loopback only)
+  int max_message_bytes = 4 << 20;
+  int max_metadata_bytes = 8 << 10;
+  int max_streams_per_connection = 256;
+  Duration max_connection_age = std::chrono::minutes(30);
+  Duration max_connection_age_grace = std::chrono::minutes(5);
+  Duration min_client_ping_interval = std::chrono::seconds(10);
+  Duration drain_grace = std::chrono::seconds(30);
+  Duration drain_delay = std::chrono::seconds(0);  // readiness off this long before refusing new work
+};
+
+struct LogOptions {
+  LogFormat format = LogFormat::kText;
+  LogLevel level = LogLevel::kInfo;
+};
+
+// config/runtime.yaml with the environment applied.
+struct RuntimeConfig {
+  ServerOptions server;
+  LogOptions log;
+  engine::ModelPoolOptions models;
+  engine::SchedulerOptions scheduler;
+  std::string probe_cache_dir;   // verdicts on model files; empty: memory only
+  int default_max_tokens = 256;  // when a request says none
+  int max_tokens_limit = 2048;   // streaming.maxTokens: larger requests are refused
+  qos::AdmissionOptions admission;
+  qos::BreakerOptions breaker;
+};
+
+// One caller, by the SHA-256 of its bearer token.
+struct ApiKey {
+  std::string name;           // for logs
+  std::string token_sha256;   // 64 lower-case hex digits
+  std::string tenant;
+  qos::QosClass highest_class = qos::QosClass::kInteractive;
+  std::vector<std::string> models;  // allowed names; empty: all
+  bool admin = false;
+};
+
+}  // namespace sluice::config
