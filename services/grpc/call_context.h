@@ -1,0 +1,55 @@
+// What every handler learns about a call before it looks at the message: id, caller, time. One guard for all doors and
+// services, in place of server interceptors (they cannot refuse a call with a status; docs/adr/0002-edge-api-style.md).
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+#include "config/server_config.h"
+#include "services/request.h"
+
+namespace grpc {
+class CallbackServerContext;
+}
+
+namespace sluice::services {
+
+struct CallContext {
+  std::string request_id;  // x-request-id, or a new one
+  Caller caller;
+  MonoTime arrival{};
+  MonoTime deadline = kInfiniteFuture;  // from grpc-timeout
+  std::string peer;
+  // Headers a door may use: x-sluice-class, x-sluice-tenant, x-session-id, x-llm-d-slo-ttft-ms. Lower case.
+  std::map<std::string, std::string> headers;
+};
+
+// Thread-safety: thread-safe.
+class CallGuard {
+ public:
+  // `keys` empty: everybody is an unauthenticated caller and an admin (loopback, or insecure by choice).
+  CallGuard(std::vector<config::ApiKey> keys, const Clock& clock);
+  ~CallGuard();
+
+  // UNAUTHENTICATED (TOKEN_MISSING, TOKEN_UNKNOWN) when keys exist and `authorization: Bearer …` does not match;
+  // INVALID_ARGUMENT for an x-request-id longer than 128 bytes or not printable. Tokens are compared by SHA-256 in
+  // constant time.
+  absl::StatusOr<CallContext> Open(const grpc::CallbackServerContext& context) const;
+
+  // PERMISSION_DENIED (ADMIN_REQUIRED) unless the caller is an admin.
+  static absl::Status RequireAdmin(const CallContext& call);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// A fresh request id: 32 hex digits, unique in practice across replicas.
+std::string NewRequestId();
+
+}  // namespace sluice::services

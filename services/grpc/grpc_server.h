@@ -1,0 +1,55 @@
+// The gRPC listener: credentials, limits, keepalive, health, reflection, and the services of every door.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+#include "config/server_config.h"
+#include "engine/models/model_pool.h"
+#include "flags/flag_gate.h"
+#include "qos/admission.h"
+#include "qos/breaker_registry.h"
+#include "services/request_flow.h"
+
+namespace sluice::services {
+
+// What the services call; all of it outlives the server.
+struct DoorContext {
+  RequestFlow& flow;
+  engine::ModelPool& models;
+  flags::FlagGate& gate;
+  qos::Admission& admission;
+  qos::BreakerRegistry& breakers;
+  const Clock& clock;
+  std::function<void(Duration grace)> request_drain;  // AdminService.Drain; zero: the configured grace
+  std::function<std::string()> state;                 // "starting", "ready", "draining"
+};
+
+// Thread-safety: thread-safe.
+class GrpcServer {
+ public:
+  // Binds and serves. UNAVAILABLE: the address cannot be bound. INVALID_ARGUMENT: certificates unreadable (says which
+  // file and why).
+  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const config::ServerOptions& options,
+                                                           std::vector<config::ApiKey> keys, DoorContext doors);
+  ~GrpcServer();
+
+  int port() const;
+  // grpc.health.v1 services: "" and "readiness" (SERVING only when `ready`), "liveness" (SERVING while the process
+  // lives). ServerReady of the Open Inference Protocol says the same.
+  void SetReady(bool ready);
+  // Streams of any service still open.
+  int open_streams() const;
+  // Stops accepting, waits for open calls until `deadline`, then cancels the rest. Blocks.
+  void Shutdown(Duration grace);
+
+ private:
+  struct Impl;
+  explicit GrpcServer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace sluice::services

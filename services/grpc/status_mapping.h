@@ -1,0 +1,27 @@
+// absl::Status → grpc::Status, in one place: google.rpc details for clients that read them, grpc-retry-pushback-ms for
+// those that do not.
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace grpc {
+class CallbackServerContext;
+class Status;
+}  // namespace grpc
+
+namespace sluice::services {
+
+struct FlowInfo;
+
+// Status with google.rpc.Status in grpc-status-details-bin: ErrorInfo{reason, domain "sluice", metadata}, RetryInfo,
+// BadRequest, RequestInfo. Also sets the trailer grpc-retry-pushback-ms on `context` when details have retry_after (or
+// "-1" for RESOURCE_EXHAUSTED and UNAVAILABLE without it).
+grpc::Status ToGrpcStatus(const absl::Status& status, grpc::CallbackServerContext& context,
+                          const std::string& request_id);
+
+// The trailers sluice-request-id, sluice-flags, sluice-qos, sluice-pipeline, sluice-model. Call before Finish.
+void AddTrailers(const FlowInfo& info, grpc::CallbackServerContext& context);
+
+}  // namespace sluice::services

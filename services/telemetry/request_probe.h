@@ -1,0 +1,31 @@
+// Everything that is counted and logged about requests, behind verbs: the vllm:* names that dashboards and llm-d routers
+// know (anchors/inference_servers.md §2.1) and one structured log line per finished request.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "engine/scheduler/token_stream.h"
+#include "services/request.h"
+
+namespace sluice::services {
+
+// Thread-safety: thread-safe. Never logs prompts or generated text.
+class RequestProbe {
+ public:
+  RequestProbe(MetricsRegistry& metrics, const Clock& clock);
+  ~RequestProbe();
+
+  // One call per request, at its end. `summary` null: it never reached the engine (status says why).
+  void Finished(const InferenceRequest& request, const FlowInfo& info, const absl::Status& status,
+                const engine::GenerationSummary* summary);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace sluice::services
