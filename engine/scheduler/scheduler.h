@@ -19,14 +19,10 @@
 #include "engine/scheduler/pipeline_policy.h"
 #include "engine/scheduler/token_stream.h"
 
-namespace sluice {
-class MetricsRegistry;
-}
-
 namespace sluice::engine {
 
 class ComputeGate;
-class SchedulerProbe;
+class EngineMetrics;
 
 struct SchedulerOptions {
   std::string model_name;            // metric label
@@ -61,6 +57,7 @@ struct SchedulerStatus {
   int running = 0;             // hold a slot
   int waiting = 0;             // wait for a slot
   int paused = 0;              // running, but their reader is slow
+  int orphaned = 0;            // slots held by nobody: anything but 0 is a bug
   uint64_t kv_tokens_used = 0;
   uint64_t kv_tokens_total = 0;
   uint64_t steps = 0;
@@ -74,9 +71,9 @@ struct SchedulerStatus {
 // (status UNAVAILABLE) and joins.
 class Scheduler {
  public:
-  // `gate` (may be null) admits one model at a time to the CPU; `metrics` and `clock` outlive the scheduler.
+  // `gate` (may be null) admits one model at a time to the CPU; `clock`, `metrics` and `gate` outlive the scheduler.
   Scheduler(std::unique_ptr<Backend> backend, const SchedulerOptions& options, const Clock& clock,
-            MetricsRegistry& metrics, ComputeGate* gate);
+            EngineMetrics& metrics, ComputeGate* gate);
   ~Scheduler();
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;
@@ -93,7 +90,6 @@ class Scheduler {
 
   SchedulerStatus Status() const;
   const Backend& backend() const;  // only its thread-safe members
-
 
  private:
   struct Impl;
