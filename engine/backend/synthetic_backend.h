@@ -25,7 +25,9 @@ struct SyntheticOptions {
   // Tokens after which the model itself says end-of-generation; derived from the prompt, at most this. 0: never.
   int natural_length_max = 0;
   uint64_t seed = 1;
-  // Fault injection for tests: called before each mutating call with its index (0, 1, ...) ; non-OK is returned.
+  // Fault injection for tests: called before each mutating call (Decode, CopyPrefix, Truncate, Restore) with its
+  // index (0, 1, ...); non-OK is returned. After a fault other than RESOURCE_EXHAUSTED from Decode, the sequences of
+  // that batch abort on every use but a release (or being copied or restored over).
   std::function<absl::Status(uint64_t call_index)> inject_fault;
 };
 
@@ -33,7 +35,8 @@ using Sleeper = std::function<void(Duration)>;
 
 // Next-token logits are a pure function of (seed, every token of the sequence so far), independent of batch
 // composition, chunking or prefix copies: so greedy output is byte-identical in both pipelines and at any batch size,
-// and a scheduler that mixes up sequences, positions or copies is caught at once. Output is readable ASCII words.
+// and a scheduler that mixes up sequences, positions or copies is caught at once. Output is readable made-up words and,
+// now and then, a character of several byte tokens.
 // Decode checks its contract (contiguous positions, capacity, row limits) and aborts when the caller breaks it.
 class SyntheticBackend final : public Backend {
  public:

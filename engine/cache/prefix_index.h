@@ -40,6 +40,13 @@ class PrefixIndex {
 
   size_t sequence_count() const;
 
+  // What the tree holds now, counted by walking it: at most two nodes a sequence and one root a salt.
+  struct Size {
+    size_t nodes = 0;
+    size_t tokens = 0;
+  };
+  Size size() const;
+
  private:
   struct Tree;
   std::unique_ptr<Tree> tree_;

@@ -21,7 +21,8 @@ class OutputText {
   };
 
   // Adds the bytes of one token. Finds stop strings across token borders; the earliest match wins, and at the
-  // same start the longest. Requires: not stopped before.
+  // same start the longest; a completed match never waits for one that might still complete. Requires: not stopped
+  // before.
   Piece Append(std::string_view bytes);
 
   // The generation ended for another reason: whatever was held back, malformed bytes as U+FFFD.
@@ -30,6 +31,7 @@ class OutputText {
  private:
   const std::vector<std::string> stop_strings_;
   std::string held_;
+  bool stopped_ = false;
 };
 
 }  // namespace sluice::engine

@@ -37,8 +37,8 @@ class Sampler {
   Sampler(Sampler&&) noexcept;
   Sampler& operator=(Sampler&&) noexcept;
 
-  // `banned` tokens are never chosen (ignore_eos bans end-of-generation tokens). NaN logits count as -inf;
-  // when nothing is finite the lowest allowed token id is chosen.
+  // `banned` tokens are never chosen (ignore_eos bans end-of-generation tokens). NaN logits count as -inf, +inf as
+  // the largest float; when nothing above -inf is left the lowest allowed token id is chosen (0 if none is allowed).
   SampledToken Sample(std::span<const float> logits, std::span<const TokenId> banned);
 
  private:
