@@ -28,6 +28,11 @@ std::string_view ReasonName(Reason reason);  // "SPLIT", "STATIC", "DISABLED", .
 
 inline constexpr uint32_t kBuckets = 10000;
 
+// The flags that every request asks for.
+inline constexpr std::string_view kPhase5 = "phase5";  // master gate over the other two
+inline constexpr std::string_view kTtftPipeline = "ttft_pipeline";
+inline constexpr std::string_view kQosPolicy = "qos_policy";
+
 // Rollout share in 0.01 % steps: 0..10000. YAML writes percent with up to two decimals.
 using RolloutBps = uint32_t;
 
@@ -35,13 +40,13 @@ struct Flag {
   std::string key;
   bool enabled = false;
   RolloutBps rollout_bps = 0;
-  std::string salt;       // YAML: hash_seed. Default: the key. Makes buckets of flags independent.
-  int hash_version = 2;   // 1: int(md5(key + salt)[0:8 hex]) mod 100 as the ancestor; 2: see bucket.h
-  bool dry_run = false;   // decide and log, but behave as if out (qos_policy: policies act only in the log)
-  std::string parent;     // key of the master gate ("phase5"), or empty
-  Layer layer = Layer::kFile;               // who set `enabled`
-  Layer rollout_layer = Layer::kFile;       // who set `rollout_bps`
-  std::map<std::string, bool> features;     // sub-switches: warmup_queue, speculation, kv_prep
+  std::string salt;            // YAML: hash_seed. Default: the key. Makes buckets of flags independent.
+  int hash_version = 2;        // 1: the ancestor's 100 buckets, so whole percents only; 2: 10000 buckets. See bucket.h
+  bool dry_run = false;        // decide and log, but behave as if out (qos_policy: policies act only in the log)
+  std::string parent;          // key of the master gate ("phase5"), or empty
+  Layer layer = Layer::kFile;  // who set `enabled`
+  Layer rollout_layer = Layer::kFile;    // who set `rollout_bps`
+  std::map<std::string, bool> features;  // sub-switches: warmup_queue, speculation, kv_prep
 };
 
 // Everything that one evaluation may look at. Views: valid for the call only.
@@ -50,21 +55,22 @@ struct EvaluationContext {
   std::string_view tenant, user, model, qos_class;
 };
 
-// Frozen for a request's life. Trivially copyable but for the views, which point into the FlagSet: keep the
-// snapshot alive while using them.
+// Frozen for a request's life. The view `flag` points into the FlagSet (for an unknown flag: at the name asked for),
+// so keep the snapshot alive while using it.
 struct Decision {
   std::string_view flag;
-  bool in = false;       // the request gets the feature
-  bool dry_run = false;  // in, but only the log may notice
+  bool in = false;                   // the request gets the feature
+  bool dry_run = false;              // in, but only the log may notice (the flag or one of its parents is in dry_run)
   std::string_view variant = "off";  // "on" | "off"
   Reason reason = Reason::kUnknownFlag;
   Layer layer = Layer::kDefault;
-  int32_t bucket = -1;     // 0..9999 (hash_version 1: 0..99); -1: nothing was hashed
+  int32_t bucket = -1;     // 0..9999 (hash_version 1: 0..99); -1: nothing was hashed; kParentOut: the parent's
   uint32_t threshold = 0;  // in when bucket < threshold
   uint64_t epoch = 0;      // of the configuration that decided
 };
 
 // "ttft_pipeline=on;reason=SPLIT;bucket=1234;threshold=5000;layer=file;epoch=3" — the trailer and log form.
+// Without bucket and threshold when nothing was hashed; ";dry_run=true" follows when it is one.
 std::string Explain(const Decision& decision);
 
 }  // namespace sluice::flags

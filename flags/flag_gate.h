@@ -19,7 +19,7 @@ struct RequestDecisions {
 class FlagGate {
  public:
   // `initial` not null. Metrics: sluice_flag_evaluations_total{flag,variant,reason}, sluice_flag_epoch,
-  // sluice_flag_reloads_total{result}, sluice_flag_rollout_ratio{flag}.
+  // sluice_flag_reloads_total{result}, sluice_flag_rollout_ratio{flag} (effective share: FlagSet::EffectiveShare).
   FlagGate(std::shared_ptr<const FlagSet> initial, MetricsRegistry& metrics);
   ~FlagGate();
 
@@ -28,6 +28,9 @@ class FlagGate {
 
   // Replaces the whole set at once. The caller validated it and chose the epoch (current + 1).
   void Swap(std::shared_ptr<const FlagSet> next);
+
+  // Counts a reload that was refused as a whole; the current set stays.
+  void CountFailedReload();
 
  private:
   struct Impl;

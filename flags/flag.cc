@@ -1,0 +1,58 @@
+#include "flags/flag.h"
+
+#include "base/check.h"
+#include "fmt/format.h"
+
+namespace sluice::flags {
+
+std::string_view LayerName(Layer layer) {
+  switch (layer) {
+    case Layer::kDefault:
+      return "default";
+    case Layer::kFile:
+      return "file";
+    case Layer::kRemote:
+      return "remote";
+    case Layer::kRolloutStage:
+      return "rollout_stage";
+    case Layer::kOverride:
+      return "override";
+    case Layer::kEnv:
+      return "env";
+    case Layer::kRollback:
+      return "rollback";
+    case Layer::kEmergency:
+      return "emergency";
+  }
+  SLUICE_CHECK(false, "a Layer outside its enum");
+}
+
+std::string_view ReasonName(Reason reason) {
+  switch (reason) {
+    case Reason::kSplit:
+      return "SPLIT";
+    case Reason::kStatic:
+      return "STATIC";
+    case Reason::kDisabled:
+      return "DISABLED";
+    case Reason::kParentOut:
+      return "PARENT_OUT";
+    case Reason::kTargetingKeyMissing:
+      return "TARGETING_KEY_MISSING";
+    case Reason::kEmergency:
+      return "EMERGENCY";
+    case Reason::kUnknownFlag:
+      return "UNKNOWN_FLAG";
+  }
+  SLUICE_CHECK(false, "a Reason outside its enum");
+}
+
+std::string Explain(const Decision& decision) {
+  std::string out = fmt::format("{}={};reason={}", decision.flag, decision.variant, ReasonName(decision.reason));
+  if (decision.bucket >= 0) out += fmt::format(";bucket={};threshold={}", decision.bucket, decision.threshold);
+  out += fmt::format(";layer={};epoch={}", LayerName(decision.layer), decision.epoch);
+  if (decision.dry_run) out += ";dry_run=true";
+  return out;
+}
+
+}  // namespace sluice::flags

@@ -1,0 +1,123 @@
+#include "flags/flag_gate.h"
+
+#include <array>
+#include <atomic>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/check.h"
+#include "base/mutex.h"
+
+namespace sluice::flags {
+namespace {
+
+constexpr size_t kReasons = static_cast<size_t>(Reason::kUnknownFlag) + 1;
+
+// The counters of one flag, found without a lock: [reason][in]. Only a split or static decision can be in.
+class EvaluationCounters {
+ public:
+  EvaluationCounters(Family<Counter>& family, std::string_view flag) {
+    for (size_t r = 0; r < kReasons; ++r) {
+      const Reason reason = static_cast<Reason>(r);
+      const std::string name(ReasonName(reason));
+      counters_[r][0] = &family.With({std::string(flag), "off", name});
+      if (reason == Reason::kSplit || reason == Reason::kStatic) {
+        counters_[r][1] = &family.With({std::string(flag), "on", name});
+      }
+    }
+  }
+  void Count(const Decision& decision) const {
+    counters_[static_cast<size_t>(decision.reason)][decision.in ? 1 : 0]->Add();
+  }
+
+ private:
+  std::array<std::array<Counter*, 2>, kReasons> counters_{};
+};
+
+}  // namespace
+
+// std::atomic<std::shared_ptr> of libstdc++ hides a spin lock, so this publishes a plain pointer to a Version. A reader
+// is registered in `readers` while it follows the pointer; a writer frees old versions only when it sees no reader
+// after it has published the new one, else the next Swap does. Nobody waits.
+struct FlagGate::Impl {
+  using Version = std::shared_ptr<const FlagSet>;
+
+  explicit Impl(MetricsRegistry& metrics)
+      : evaluations(metrics.AddCounter("sluice_flag_evaluations_total", "Decisions of the feature-flag gate",
+                                       {"flag", "variant", "reason"})),
+        epoch(metrics.AddGauge("sluice_flag_epoch", "Epoch of the flag configuration in use").With({})),
+        reloads(metrics.AddCounter("sluice_flag_reloads_total", "Replacements of the flag configuration", {"result"})),
+        rollout_ratio(metrics.AddGauge("sluice_flag_rollout_ratio",
+                                       "Share of keys that get the flag, parents and emergencies included", {"flag"})),
+        phase5(evaluations, kPhase5),
+        ttft_pipeline(evaluations, kTtftPipeline),
+        qos_policy(evaluations, kQosPolicy),
+        reload_ok(reloads.With({"ok"})),
+        reload_failed(reloads.With({"failed"})) {}
+
+  Version Load() const {
+    // Sequentially consistent with Publish: whoever reads the old pointer was registered before the writer looked.
+    readers.fetch_add(1);
+    Version version = *current.load();
+    readers.fetch_sub(1);
+    return version;
+  }
+
+  void Publish(Version next) ABSL_LOCKS_EXCLUDED(mu) {
+    MutexLock lock(mu);
+    const auto show = [&](const FlagSet& set) {
+      for (const Flag& flag : set.flags()) rollout_ratio.With({flag.key}).Set(next->EffectiveShare(flag.key));
+    };
+    if (!versions.empty()) show(**versions.back());  // flags that the new set no longer has fall to 0
+    show(*next);
+    epoch.Set(static_cast<double>(next->epoch()));
+    versions.push_back(std::make_unique<const Version>(std::move(next)));
+    current.store(versions.back().get());
+    if (readers.load() == 0) versions.erase(versions.begin(), versions.end() - 1);
+  }
+
+  Family<Counter>& evaluations;
+  Gauge& epoch;
+  Family<Counter>& reloads;
+  Family<Gauge>& rollout_ratio;
+  const EvaluationCounters phase5, ttft_pipeline, qos_policy;
+  Counter& reload_ok;
+  Counter& reload_failed;
+
+  std::atomic<const Version*> current{nullptr};  // atomic: read by every request; points to versions.back()
+  mutable std::atomic<int> readers{0};           // atomic: see above
+  Mutex mu;                                      // one writer at a time
+  std::vector<std::unique_ptr<const Version>> versions ABSL_GUARDED_BY(mu);  // the current one last
+};
+
+FlagGate::FlagGate(std::shared_ptr<const FlagSet> initial, MetricsRegistry& metrics)
+    : impl_(std::make_unique<Impl>(metrics)) {
+  SLUICE_CHECK(initial != nullptr, "the gate starts with a validated set");
+  impl_->Publish(std::move(initial));
+}
+
+FlagGate::~FlagGate() = default;
+
+RequestDecisions FlagGate::Decide(const EvaluationContext& context) const {
+  RequestDecisions out{.snapshot = impl_->Load()};
+  out.phase5 = out.snapshot->Evaluate(kPhase5, context);
+  out.ttft_pipeline = out.snapshot->Evaluate(kTtftPipeline, context, &out.phase5);
+  out.qos_policy = out.snapshot->Evaluate(kQosPolicy, context, &out.phase5);
+  impl_->phase5.Count(out.phase5);
+  impl_->ttft_pipeline.Count(out.ttft_pipeline);
+  impl_->qos_policy.Count(out.qos_policy);
+  return out;
+}
+
+std::shared_ptr<const FlagSet> FlagGate::snapshot() const { return impl_->Load(); }
+
+void FlagGate::Swap(std::shared_ptr<const FlagSet> next) {
+  SLUICE_CHECK(next != nullptr, "the gate always has a set");
+  impl_->Publish(std::move(next));
+  impl_->reload_ok.Add();
+}
+
+void FlagGate::CountFailedReload() { impl_->reload_failed.Add(); }
+
+}  // namespace sluice::flags

@@ -1,0 +1,142 @@
+#include "flags/flag_gate.h"
+
+#include <atomic>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "fmt/format.h"
+#include "tests/support/status_matchers.h"
+
+namespace sluice::flags {
+namespace {
+
+Flag On(std::string_view key, RolloutBps bps, std::string_view parent = "") {
+  return {.key = std::string(key), .enabled = true, .rollout_bps = bps, .parent = std::string(parent)};
+}
+
+std::shared_ptr<const FlagSet> Make(RolloutBps bps, uint64_t epoch) {
+  return *FlagSet::Create(
+      {.flags = {On(kPhase5, 10000), On(kTtftPipeline, bps, kPhase5), On(kQosPolicy, bps, kPhase5)}}, epoch);
+}
+
+double Value(const MetricsRegistry& metrics, std::string_view name, const std::vector<std::string>& labels) {
+  for (const MetricFamily& family : metrics.Collect()) {
+    if (family.name != name) continue;
+    for (const MetricSample& sample : family.samples) {
+      if (sample.label_values == labels) return sample.value;
+    }
+  }
+  ADD_FAILURE() << "no series " << name << " " << testing::PrintToString(labels);
+  return -1;
+}
+
+TEST(FlagGateTest, DecidesTheThreeFlagsFromOneSnapshot) {
+  MetricsRegistry metrics;
+  FlagGate gate(Make(10000, 1), metrics);
+  const RequestDecisions decisions = gate.Decide({.targeting_key = "alice"});
+  EXPECT_EQ(decisions.phase5.flag, "phase5");
+  EXPECT_EQ(decisions.ttft_pipeline.flag, "ttft_pipeline");
+  EXPECT_EQ(decisions.qos_policy.flag, "qos_policy");
+  EXPECT_TRUE(decisions.phase5.in && decisions.ttft_pipeline.in && decisions.qos_policy.in);
+  EXPECT_EQ(decisions.snapshot, gate.snapshot());
+}
+
+// The gate spares the second hash of phase5; nothing else may differ from asking one by one.
+TEST(FlagGateTest, DecidesAsTheSetDoes) {
+  MetricsRegistry metrics;
+  Flag phase5 = On(kPhase5, 5000), stranger = On("stranger", 5000);
+  const auto set = *FlagSet::Create(
+      {.flags = {phase5, stranger, On(kTtftPipeline, 5000, kPhase5), On(kQosPolicy, 5000, "stranger")}}, 1);
+  FlagGate gate(set, metrics);
+  for (int i = 0; i < 2000; ++i) {
+    const std::string key = fmt::format("user-{}", i);
+    const EvaluationContext context{.targeting_key = key};
+    const RequestDecisions decisions = gate.Decide(context);
+    for (const Decision* d : {&decisions.phase5, &decisions.ttft_pipeline, &decisions.qos_policy}) {
+      ASSERT_EQ(Explain(*d), Explain(set->Evaluate(d->flag, context)));
+    }
+  }
+}
+
+TEST(FlagGateTest, DecisionsOutliveTheirSet) {
+  MetricsRegistry metrics;
+  FlagGate gate(Make(10000, 1), metrics);
+  const RequestDecisions before = gate.Decide({.targeting_key = "alice"});
+  gate.Swap(Make(0, 2));
+  EXPECT_EQ(Explain(before.ttft_pipeline), "ttft_pipeline=on;reason=STATIC;layer=file;epoch=1");
+  EXPECT_EQ(Explain(gate.Decide({.targeting_key = "alice"}).ttft_pipeline),
+            "ttft_pipeline=off;reason=STATIC;layer=file;epoch=2");
+}
+
+TEST(FlagGateTest, ReplacedSetsAreFreed) {
+  MetricsRegistry metrics;
+  std::weak_ptr<const FlagSet> old;
+  {
+    auto first = Make(1, 1);
+    old = first;
+    FlagGate gate(std::move(first), metrics);
+    gate.Swap(Make(1, 2));
+    EXPECT_TRUE(old.expired());
+    old = gate.snapshot();
+  }
+  EXPECT_TRUE(old.expired());
+}
+
+TEST(FlagGateTest, MissingWellKnownFlagsAreOut) {
+  MetricsRegistry metrics;
+  FlagGate gate(*FlagSet::Create({}, 1), metrics);
+  EXPECT_EQ(Explain(gate.Decide({.targeting_key = "a"}).qos_policy),
+            "qos_policy=off;reason=UNKNOWN_FLAG;layer=default;epoch=1");
+}
+
+TEST(FlagGateTest, Metrics) {
+  MetricsRegistry metrics;
+  FlagGate gate(Make(10000, 4), metrics);
+  EXPECT_EQ(Value(metrics, "sluice_flag_epoch", {}), 4);
+  EXPECT_EQ(Value(metrics, "sluice_flag_rollout_ratio", {"ttft_pipeline"}), 1);
+  (void)gate.Decide({.targeting_key = "a"});
+  gate.Swap(Make(0, 5));
+  (void)gate.Decide({.targeting_key = "a"});
+  (void)gate.Decide({.targeting_key = "b"});
+  EXPECT_EQ(Value(metrics, "sluice_flag_evaluations_total", {"phase5", "on", "STATIC"}), 3);
+  EXPECT_EQ(Value(metrics, "sluice_flag_evaluations_total", {"ttft_pipeline", "on", "STATIC"}), 1);
+  EXPECT_EQ(Value(metrics, "sluice_flag_evaluations_total", {"ttft_pipeline", "off", "STATIC"}), 2);
+  EXPECT_EQ(Value(metrics, "sluice_flag_epoch", {}), 5);
+  EXPECT_EQ(Value(metrics, "sluice_flag_rollout_ratio", {"ttft_pipeline"}), 0);
+
+  gate.Swap(*FlagSet::Create({}, 6));
+  EXPECT_EQ(Value(metrics, "sluice_flag_rollout_ratio", {"phase5"}), 0) << "a flag that is gone";
+  gate.CountFailedReload();
+  EXPECT_EQ(Value(metrics, "sluice_flag_reloads_total", {"ok"}), 2);
+  EXPECT_EQ(Value(metrics, "sluice_flag_reloads_total", {"failed"}), 1);
+}
+
+// Each request sees one whole set: even epochs put everybody in, odd ones nobody.
+TEST(FlagGateTest, SwapsUnderRunningRequests) {
+  MetricsRegistry metrics;
+  FlagGate gate(Make(0, 1), metrics);
+  std::atomic<bool> stop{false};
+  std::atomic<int> torn{0}, backwards{0};
+  std::vector<std::thread> readers;
+  for (int t = 0; t < 4; ++t) {
+    readers.emplace_back([&] {
+      uint64_t last = 0;
+      do {
+        const RequestDecisions d = gate.Decide({.targeting_key = "alice"});
+        const bool in = d.snapshot->epoch() % 2 == 0;
+        if (d.ttft_pipeline.in != in || d.qos_policy.in != in || d.ttft_pipeline.epoch != d.qos_policy.epoch) ++torn;
+        if (d.snapshot->epoch() < last) ++backwards;
+        last = d.snapshot->epoch();
+      } while (!stop);
+    });
+  }
+  for (uint64_t epoch = 2; epoch < 3000; ++epoch) gate.Swap(Make(epoch % 2 == 0 ? 10000 : 0, epoch));
+  stop = true;
+  for (std::thread& reader : readers) reader.join();
+  EXPECT_EQ(torn, 0);
+  EXPECT_EQ(backwards, 0);
+}
+
+}  // namespace
+}  // namespace sluice::flags
