@@ -82,7 +82,7 @@ class ModelPool {
  public:
   ModelPool(ModelPoolOptions options, BackendFactory make_backend, SchedulerFactory make_scheduler, FileProbe probe,
             const Clock& clock);
-  ~ModelPool();  // unloads everything; every handle must be gone or its streams finished
+  ~ModelPool();  // stops every engine: running streams end with UNAVAILABLE
 
   using LoadCallback = absl::AnyInvocable<void(absl::StatusOr<ModelHandle>)>;
 
@@ -101,8 +101,9 @@ class ModelPool {
   absl::Status Unload(std::string_view name);
   absl::Status Pin(std::string_view name, bool pinned);
 
-  std::vector<ModelInfo> List() const;  // configured ones first, in order
-  void Tick();                          // expires waiting acquires
+  std::vector<ModelInfo> List() const;      // configured ones first, in order
+  std::vector<ModelHandle> Loaded() const;  // for status and metrics; drop the handles at once
+  void Tick();                              // expires waiting acquires
 
  private:
   struct Impl;

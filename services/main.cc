@@ -1,0 +1,119 @@
+// sluice-server: reads the configuration, serves until SIGTERM or SIGINT, drains, exits.
+#include <signal.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "base/log.h"
+#include "base/strings.h"
+#include "config/config_loader.h"
+#include "engine/llama/llama_backend.h"
+#include "engine/models/gguf_probe.h"
+#include "engine/models/machine_limits.h"
+#include "services/backends.h"
+#include "services/server.h"
+#include "services/server_args.h"
+
+namespace sluice::services {
+namespace {
+
+int Fail(const absl::Status& status) {
+  std::fprintf(stderr, "sluice-server: %s\n", std::string(status.message()).c_str());
+  return 2;
+}
+
+int ProbeModel(const ServerArgs& args) {
+  if (engine::RunUnderLimits(args.probe_max_bytes, args.probe_max_seconds) != 0) return 3;
+  return engine::ProbeModelMain(args.positional[0]);
+}
+
+std::vector<std::string> EnvironmentNames() {
+  std::vector<std::string> names;
+  for (char** e = environ; *e != nullptr; ++e) {
+    const std::string_view entry(*e);
+    names.emplace_back(entry.substr(0, entry.find('=')));
+  }
+  return names;
+}
+
+// Serves until told to stop. SIGHUP reloads the flags and keeps the last good set on error.
+int Serve(const ServerArgs& args, config::RuntimeConfig runtime, const sigset_t& signals) {
+  const config::Environment env = [](const char* name) { return std::getenv(name); };
+  auto flag_spec = config::LoadFlagSpec(args.flags_file, env);
+  if (!flag_spec.ok()) return Fail(flag_spec.status());
+  ServerParts parts{.flags = *std::move(flag_spec),
+                    .make_backend = MakeBackendFactory(runtime.scheduler.max_batch_tokens),
+                    .on_drain_requested = [] { kill(getpid(), SIGTERM); }};
+  if (!runtime.server.api_keys_file.empty()) {
+    auto keys = config::LoadApiKeys(runtime.server.api_keys_file);
+    if (!keys.ok()) return Fail(keys.status());
+    parts.keys = *std::move(keys);
+  }
+  engine::GgufProbe probe({.executable = std::filesystem::read_symlink("/proc/self/exe").string(),
+                           .cache_dir = runtime.probe_cache_dir});
+  parts.probe = [&probe](const std::string& path) { return probe.Check(path); };
+  parts.runtime = std::move(runtime);
+
+  SystemClock clock;
+  auto server = Server::Start(std::move(parts), clock);
+  if (!server.ok()) return Fail(server.status());
+  for (;;) {
+    int signal = 0;
+    sigwait(&signals, &signal);
+    if (signal != SIGHUP) break;
+    auto spec = config::LoadFlagSpec(args.flags_file, env);
+    absl::Status status = spec.ok() ? (*server)->ReloadFlags(*std::move(spec)) : spec.status();
+    if (!status.ok()) LogError("flags kept as they were", {{"error", std::string(status.message())}});
+  }
+  (*server)->Drain(Duration::zero());
+  return 0;
+}
+
+int Main(int argc, char** argv) {
+  auto args = ParseServerArgs({argv + 1, argv + argc});
+  if (!args.ok()) return Fail(args.status());
+  switch (args->command) {
+    case ServerCommand::kHelp:
+      std::fputs(ServerHelp(), stdout);
+      return 0;
+    case ServerCommand::kProbeModel:
+      return ProbeModel(*args);
+    case ServerCommand::kQuantize: {
+      const absl::Status status =
+          engine::QuantizeToQ8(args->positional[0], args->positional[1], engine::UsableCpus());
+      return status.ok() ? 0 : Fail(status);
+    }
+    case ServerCommand::kCheck:
+    case ServerCommand::kServe:
+      break;
+  }
+  // Blocked in every thread, so that sigwait alone receives them. A reader that left must not kill us.
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int s : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, s);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+
+  auto runtime = config::LoadRuntimeConfig(
+      args->config_file, [](const char* name) { return std::getenv(name); }, EnvironmentNames(), args->models);
+  if (!runtime.ok()) return Fail(runtime.status());
+  ApplyArgs(*args, *runtime);
+  if (const absl::Status status = config::ValidateRuntime(*runtime); !status.ok()) return Fail(status);
+  InitLogging(runtime->log.format, runtime->log.level);
+  engine::InitLlamaRuntime();
+  if (args->command == ServerCommand::kCheck) {
+    std::puts("configuration ok");
+    return 0;
+  }
+  return Serve(*args, *std::move(runtime), signals);
+}
+
+}  // namespace
+}  // namespace sluice::services
+
+int main(int argc, char** argv) { return sluice::services::Main(argc, argv); }

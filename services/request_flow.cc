@@ -1,0 +1,301 @@
+#include "services/request_flow.h"
+
+#include <utility>
+
+#include "base/mutex.h"
+#include "base/status.h"
+#include "fmt/format.h"
+#include "services/prompt.h"
+
+namespace sluice::services {
+namespace {
+
+using engine::FinishReason;
+using engine::GenerationSummary;
+
+std::string_view TargetingKey(const InferenceRequest& r) {
+  if (!r.user.empty()) return r.user;
+  return r.conversation.empty() ? std::string_view(r.request_id) : std::string_view(r.conversation);
+}
+
+bool ServerFault(const absl::Status& s) {
+  return absl::IsInternal(s) || absl::IsUnavailable(s) || absl::IsUnknown(s) || absl::IsDataLoss(s);
+}
+
+// What the end of a generation means for the permit.
+qos::Outcome OutcomeOf(const GenerationSummary& s) {
+  switch (s.reason) {
+    case FinishReason::kStop:
+    case FinishReason::kLength:
+      return qos::Outcome::kSuccess;
+    case FinishReason::kCancelled:
+      return qos::Outcome::kCancelled;
+    case FinishReason::kDeadline:
+      return qos::Outcome::kDeadline;
+    case FinishReason::kError:
+      return ServerFault(s.status) ? qos::Outcome::kFailure : qos::Outcome::kClientFault;
+  }
+  return qos::Outcome::kFailure;
+}
+
+// ... and for the breaker: client faults, cancels and deadlines that a client chose too short never count; an engine that
+// took the prompt and produced nothing by the deadline does.
+qos::CallOutcome BreakerOutcomeOf(const GenerationSummary& s) {
+  const qos::Outcome outcome = OutcomeOf(s);
+  if (outcome == qos::Outcome::kSuccess) return qos::CallOutcome::kSuccess;
+  const bool stalled = outcome == qos::Outcome::kDeadline && s.output_tokens == 0 && s.queue_wait > Duration::zero() &&
+                       ReasonOf(s.status) == "DEADLINE_EXCEEDED";
+  return outcome == qos::Outcome::kFailure || stalled ? qos::CallOutcome::kFailure : qos::CallOutcome::kIgnored;
+}
+
+}  // namespace
+
+// One request on its way. Lives as long as its next callback; the steps follow each other from top to bottom.
+class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from_this<Run> {
+ public:
+  Run(const Parts& parts, const FlowLimits& limits, InferenceRequest request)
+      : parts_(parts), limits_(limits), request_(std::move(request)) {
+    info_.request_id = request_.request_id;
+    info_.model = request_.model;
+    if (request_.caller.authenticated) request_.tenant = request_.caller.tenant;
+    request_.qos_class = qos::Clamp(request_.qos_class, request_.caller.highest_class);
+    info_.tenant = request_.tenant;
+    if (request_.deadline == kInfiniteFuture && limits_.default_deadline > Duration::zero()) {
+      request_.deadline = SaturatingAdd(request_.arrival, limits_.default_deadline);
+    }
+  }
+
+  void Generate(OpenCallback opened) {
+    opened_ = std::move(opened);
+    WithModel([self = shared_from_this()] { self->Prepare(); });
+  }
+
+  void Embed(std::vector<std::string> inputs, EmbedCallback done) {
+    embed_inputs_ = std::move(inputs);
+    embedded_ = std::move(done);
+    WithModel([self = shared_from_this()] { self->PrepareEmbedding(); });
+  }
+
+  void Cancel() override {
+    std::shared_ptr<engine::TokenStream> stream;
+    uint64_t ticket = 0;
+    {
+      MutexLock lock(mu_);
+      cancelled_ = true;
+      stream = stream_;
+      ticket = ticket_;
+    }
+    if (ticket != 0) parts_.admission.Cancel(ticket);
+    if (stream != nullptr) stream->Cancel();
+  }
+
+ private:
+  // --- 0: which model, and what does the prompt mean to it? ---
+  void WithModel(std::function<void()> next) {
+    parts_.models.AcquireOrLoad(request_.model, request_.deadline,
+                                [self = shared_from_this(), next](absl::StatusOr<engine::ModelHandle> model) {
+                                  if (!model.ok()) return self->Refuse(model.status());
+                                  self->model_ = *std::move(model);
+                                  self->info_.model = self->model_->spec().name;
+                                  const auto allowed = CheckModelAllowed(self->request_.caller, self->info_.model);
+                                  if (!allowed.ok()) return self->Refuse(allowed);
+                                  next();
+                                });
+  }
+
+  void Prepare() {
+    auto prompt = PreparePrompt(request_, *model_, {limits_.default_max_tokens, limits_.max_tokens_limit});
+    if (!prompt.ok()) return Refuse(prompt.status());
+    prompt_ = *std::move(prompt);
+    Gate();
+    Admit([self = shared_from_this()] { self->OpenPipeline(); });
+  }
+
+  // --- 1 gate: which features is this request in? ---
+  void Gate() {
+    decisions_ = parts_.gate.Decide({.targeting_key = TargetingKey(request_),
+                                     .tenant = request_.tenant,
+                                     .user = request_.user,
+                                     .model = info_.model,
+                                     .qos_class = qos::QosClassName(request_.qos_class)});
+    info_.flags = fmt::format("{}, {}, {}", flags::Explain(decisions_.phase5), flags::Explain(decisions_.ttft_pipeline),
+                              flags::Explain(decisions_.qos_policy));
+  }
+
+  // --- 2 admit: may it run, when, with what limits? ---
+  void Admit(std::function<void()> next) {
+    const uint64_t ticket = parts_.admission.Admit(
+        {.request_id = request_.request_id,
+         .tenant = request_.tenant,
+         .model = info_.model,
+         .qos_class = request_.qos_class,
+         .prompt_tokens = static_cast<int>(prompt_.tokens.size()),
+         .max_tokens = prompt_.max_tokens,
+         .arrival = request_.arrival,
+         .deadline = request_.deadline},
+        [self = shared_from_this(), next](absl::StatusOr<qos::Permit> permit) {
+          if (!permit.ok()) {
+            self->info_.qos = qos::ExplainRejected(permit.status());
+            return self->Refuse(permit.status());
+          }
+          self->info_.qos = qos::ExplainAdmitted(*permit);
+          self->permit_.emplace(*std::move(permit));
+          next();
+        });
+    if (ticket == 0) return;
+    bool left = false;
+    {
+      MutexLock lock(mu_);
+      ticket_ = ticket;
+      left = cancelled_;
+    }
+    if (left) parts_.admission.Cancel(ticket);
+  }
+
+  // --- 3 pipeline: the same engine, another policy; a broken ttft pipeline falls back before anybody is refused ---
+  void OpenPipeline() {
+    const flags::Decision& ttft = decisions_.ttft_pipeline;
+    engine::PipelinePolicy policy = engine::BaselinePolicy();
+    if (ttft.in && !ttft.dry_run) {
+      call_ = parts_.breakers.Get(info_.model, engine::kTtftPipeline).TryAcquire();
+      if (call_.has_value()) {
+        policy = engine::TtftPolicy({.warmup_queue = decisions_.snapshot->FeatureOn(ttft, "warmup_queue"),
+                                     .kv_prep = decisions_.snapshot->FeatureOn(ttft, "kv_prep")});
+      } else {
+        info_.qos += ";fallback=TTFT_CIRCUIT_OPEN";
+      }
+    }
+    info_.pipeline = policy.name;
+    if (!call_.has_value()) {
+      qos::CircuitBreaker& breaker = parts_.breakers.Get(info_.model, engine::kBaselinePipeline);
+      call_ = breaker.TryAcquire();
+      if (!call_.has_value()) {
+        return Refuse(MakeError(absl::StatusCode::kUnavailable,
+                                fmt::format("model '{}' keeps failing: its circuit breakers are open", info_.model),
+                                {.reason = "CIRCUIT_OPEN", .retry_after = breaker.RetryAfter()}));
+      }
+    }
+    OpenStream(std::move(policy));
+  }
+
+  // --- 4 stream: tokens flow from the engine thread to whoever reads ---
+  void OpenStream(engine::PipelinePolicy policy) {
+    engine::Generation generation{.request_id = request_.request_id,
+                                  .prompt = std::move(prompt_.tokens),
+                                  .sampling = request_.sampling,
+                                  .max_tokens = prompt_.max_tokens,
+                                  .stop_strings = request_.stop_strings,
+                                  .ignore_eos = request_.ignore_eos,
+                                  .submitted = request_.arrival,
+                                  .deadline = request_.deadline,
+                                  .cache_salt = request_.tenant,
+                                  .policy = std::move(policy)};
+    auto stream = model_->scheduler().Submit(
+        std::move(generation), [self = shared_from_this()](const GenerationSummary& s) { self->Settle(s); });
+    if (!stream.ok()) return Refuse(stream.status());
+    bool left = false;
+    {
+      MutexLock lock(mu_);
+      stream_ = *stream;
+      left = cancelled_;
+    }
+    if (left) (*stream)->Cancel();
+    std::exchange(opened_, nullptr)(OpenedStream{*std::move(stream), model_}, info_);
+  }
+
+  // --- 5 outcome: breaker, permit, metrics and log learn how it went (on the engine thread, before the reader) ---
+  void Settle(const GenerationSummary& summary) {
+    call_->Report(BreakerOutcomeOf(summary), summary.ttft);
+    permit_->Settle(OutcomeOf(summary));
+    parts_.probe.Finished(request_, info_, summary.status, &summary);
+  }
+
+  // The way ends early. A permit or breaker call taken already is given back without blame.
+  void Refuse(const absl::Status& status) {
+    call_.reset();
+    if (permit_.has_value()) permit_->Settle(ServerFault(status) ? qos::Outcome::kFailure : qos::Outcome::kClientFault);
+    parts_.probe.Finished(request_, info_, status, nullptr);
+    if (opened_) std::exchange(opened_, nullptr)(status, info_);
+    if (embedded_) std::exchange(embedded_, nullptr)(status, 0, info_);
+  }
+
+  // --- embeddings: the same steps, another engine call ---
+  void PrepareEmbedding();
+  void EmbedNext(size_t index);
+
+  const Parts parts_;
+  const FlowLimits limits_;
+  InferenceRequest request_;
+  FlowInfo info_;
+  engine::ModelHandle model_;
+  PreparedPrompt prompt_;
+  flags::RequestDecisions decisions_;
+  std::optional<qos::Permit> permit_;
+  std::optional<qos::CircuitBreaker::Call> call_;
+  OpenCallback opened_;
+
+  std::vector<std::string> embed_inputs_;
+  std::vector<std::vector<engine::TokenId>> embed_tokens_;
+  std::vector<std::vector<float>> embeddings_;
+  EmbedCallback embedded_;
+
+  // Guards what Cancel needs; everything else belongs to the step that runs. Leaf lock.
+  Mutex mu_;
+  bool cancelled_ ABSL_GUARDED_BY(mu_) = false;
+  uint64_t ticket_ ABSL_GUARDED_BY(mu_) = 0;
+  std::shared_ptr<engine::TokenStream> stream_ ABSL_GUARDED_BY(mu_);
+};
+
+void RequestFlow::Run::PrepareEmbedding() {
+  int tokens = 0;
+  for (const std::string& input : embed_inputs_) {
+    auto ids = model_->tokenizer().Tokenize(input, /*add_special=*/true, /*parse_special=*/false);
+    if (!ids.ok()) return Refuse(ids.status());
+    tokens += static_cast<int>(ids->size());
+    embed_tokens_.push_back(*std::move(ids));
+  }
+  prompt_.max_tokens = tokens;
+  info_.pipeline = engine::kBaselinePipeline;
+  Gate();
+  Admit([self = shared_from_this()] { self->EmbedNext(0); });
+}
+
+void RequestFlow::Run::EmbedNext(size_t index) {
+  bool left = false;
+  {
+    MutexLock lock(mu_);
+    left = cancelled_;
+  }
+  if (left) return Refuse(absl::CancelledError("cancelled by the client"));
+  if (index == embed_tokens_.size()) {
+    permit_->Settle(qos::Outcome::kSuccess);
+    parts_.probe.Finished(request_, info_, absl::OkStatus(), nullptr);
+    std::exchange(embedded_, nullptr)(std::move(embeddings_), prompt_.max_tokens, info_);
+    return;
+  }
+  const absl::Status submitted = model_->scheduler().SubmitEmbedding(
+      embed_tokens_[index], request_.deadline,
+      [self = shared_from_this(), index](absl::StatusOr<std::vector<float>> embedding) {
+        if (!embedding.ok()) return self->Refuse(embedding.status());
+        self->embeddings_.push_back(*std::move(embedding));
+        self->EmbedNext(index + 1);
+      });
+  if (!submitted.ok()) Refuse(submitted);
+}
+
+RequestFlow::RequestFlow(const Parts& parts, const FlowLimits& limits) : parts_(parts), limits_(limits) {}
+
+std::shared_ptr<FlowTicket> RequestFlow::Start(InferenceRequest request, OpenCallback opened) {
+  auto run = std::make_shared<Run>(parts_, limits_, std::move(request));
+  run->Generate(std::move(opened));
+  return run;
+}
+
+std::shared_ptr<FlowTicket> RequestFlow::Embed(InferenceRequest request, std::vector<std::string> inputs,
+                                               EmbedCallback done) {
+  auto run = std::make_shared<Run>(parts_, limits_, std::move(request));
+  run->Embed(std::move(inputs), std::move(done));
+  return run;
+}
+
+}  // namespace sluice::services

@@ -1,0 +1,214 @@
+#include "services/server.h"
+
+#include <atomic>
+#include <thread>
+#include <utility>
+
+#include "base/log.h"
+#include "base/metrics.h"
+#include "base/mutex.h"
+#include "base/status.h"
+#include "engine/scheduler/compute_gate.h"
+#include "engine/scheduler/scheduler_probe.h"
+#include "flags/flag_gate.h"
+#include "fmt/format.h"
+#include "qos/admission.h"
+#include "qos/breaker_registry.h"
+#include "services/grpc/grpc_server.h"
+#include "services/request_flow.h"
+#include "services/telemetry/metrics_endpoint.h"
+#include "services/telemetry/request_probe.h"
+
+namespace sluice::services {
+namespace {
+
+constexpr Duration kTick = std::chrono::milliseconds(5);
+
+void LogFlags(const flags::FlagSet& set) {
+  const flags::FlagSet::EffectiveState state = set.Describe();
+  for (const std::string& line : state.lines) LogInfo("flag", {{"state", line}});
+  for (const std::string& warning : state.warnings) LogWarning("flag", {{"warning", warning}});
+}
+
+}  // namespace
+
+// Members in order of construction: each uses only what stands above it, and is destroyed before it.
+struct Server::Impl {
+  Impl(ServerParts p, std::shared_ptr<const flags::FlagSet> flag_set, const Clock& c)
+      : parts(std::move(p)),
+        clock(c),
+        engine_metrics(registry),
+        request_probe(registry, clock),
+        gate(std::move(flag_set), registry),
+        admission(parts.runtime.admission, clock, registry),
+        breakers(parts.runtime.breaker, clock, registry),
+        models(parts.runtime.models, parts.make_backend,
+               [this](const engine::ModelSpec& spec, std::unique_ptr<engine::Backend> backend) {
+                 engine::SchedulerOptions options = parts.runtime.scheduler;
+                 options.model_name = spec.name;
+                 return std::make_unique<engine::Scheduler>(std::move(backend), options, clock, engine_metrics,
+                                                            &compute_gate);
+               },
+               parts.probe, clock),
+        flow({gate, admission, breakers, models, request_probe, clock},
+             {.default_max_tokens = parts.runtime.default_max_tokens,
+              .max_tokens_limit = parts.runtime.max_tokens_limit,
+              .default_deadline = parts.runtime.admission.default_deadline}) {}
+
+  std::string State() const { return draining ? "draining" : ready ? "ready" : "starting"; }
+  void KeepHouse();
+  void WarmUp();
+  void BecomeReady(const std::string& model);
+  void WaitUntil(MonoTime end, const std::function<bool()>& done) ABSL_LOCKS_EXCLUDED(mu);
+
+  const ServerParts parts;
+  const Clock& clock;
+  MetricsRegistry registry;
+  engine::EngineMetrics engine_metrics;
+  engine::ComputeGate compute_gate;
+  RequestProbe request_probe;
+  flags::FlagGate gate;
+  qos::Admission admission;
+  qos::BreakerRegistry breakers;
+  engine::ModelPool models;
+  RequestFlow flow;
+  std::unique_ptr<MetricsEndpoint> metrics;
+  std::unique_ptr<GrpcServer> grpc;
+
+  std::atomic<bool> ready{false};     // atomic: read by handlers on any thread
+  std::atomic<bool> draining{false};  // likewise
+  std::atomic<int> cold{0};           // preloaded models that have not produced a token yet
+  Mutex mu;
+  CondVar wake;
+  bool stopping ABSL_GUARDED_BY(mu) = false;
+  std::thread housekeeper;
+};
+
+Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerParts parts, const Clock& clock) {
+  SLUICE_ASSIGN_OR_RETURN(auto flag_set, flags::FlagSet::Create(parts.flags, /*epoch=*/1));
+  LogFlags(*flag_set);
+  auto impl = std::make_unique<Impl>(std::move(parts), std::move(flag_set), clock);
+  Impl* const self = impl.get();
+  const config::ServerOptions& options = self->parts.runtime.server;
+  if (!options.metrics_address.empty()) {
+    SLUICE_ASSIGN_OR_RETURN(self->metrics, MetricsEndpoint::Start(options.metrics_address, self->registry,
+                                                                  [self] { self->breakers.List(); }));
+  }
+  SLUICE_ASSIGN_OR_RETURN(
+      self->grpc, GrpcServer::Start(options, self->parts.keys,
+                                    {.flow = self->flow,
+                                     .models = self->models,
+                                     .gate = self->gate,
+                                     .admission = self->admission,
+                                     .breakers = self->breakers,
+                                     .clock = clock,
+                                     .request_drain =
+                                         [self](Duration) {
+                                           if (self->parts.on_drain_requested) self->parts.on_drain_requested();
+                                         },
+                                     .state = [self] { return self->State(); }}));
+  self->housekeeper = std::thread([self] { self->KeepHouse(); });
+  self->WarmUp();
+  return std::unique_ptr<Server>(new Server(std::move(impl)));
+}
+
+Server::~Server() {
+  Drain(std::chrono::milliseconds(1));
+  {
+    MutexLock lock(impl_->mu);
+    impl_->stopping = true;
+  }
+  impl_->wake.SignalAll();
+  impl_->housekeeper.join();
+}
+
+void Server::Impl::KeepHouse() {
+  MutexLock lock(mu);
+  while (!stopping) {
+    mu.Unlock();
+    admission.Tick();
+    models.Tick();
+    mu.Lock();
+    wake.WaitFor(mu, kTick);
+  }
+}
+
+// Readiness means: each preloaded model has produced a real token, so the first user does not pay for a cold start.
+void Server::Impl::WarmUp() {
+  int preloaded = 0;
+  for (const engine::ModelSpec& spec : parts.runtime.models.models) preloaded += spec.preload ? 1 : 0;
+  cold = preloaded;
+  if (preloaded == 0) BecomeReady("");
+  for (const engine::ModelSpec& spec : parts.runtime.models.models) {
+    if (!spec.preload) continue;
+    models.AcquireOrLoad(spec.name, kInfiniteFuture, [this, name = spec.name](absl::StatusOr<engine::ModelHandle> m) {
+      if (!m.ok()) {
+        LogError("not ready", {{"model", name}, {"error", std::string(m.status().message())}});
+        return;
+      }
+      auto prompt = (*m)->tokenizer().Tokenize("Hello", /*add_special=*/true, /*parse_special=*/false);
+      if (!prompt.ok()) return;
+      auto stream = (*m)->scheduler().Submit({.request_id = "warm-up",
+                                              .prompt = *std::move(prompt),
+                                              .max_tokens = 1,
+                                              .submitted = clock.Now(),
+                                              .policy = engine::BaselinePolicy()},
+                                             [this, name](const engine::GenerationSummary& summary) {
+                                               if (summary.status.ok()) BecomeReady(name);
+                                             });
+      if (!stream.ok()) LogError("warm-up failed", {{"model", name}, {"error", stream.status().ToString()}});
+    });
+  }
+}
+
+void Server::Impl::BecomeReady(const std::string& model) {
+  if (!model.empty() && cold.fetch_sub(1) > 1) return;
+  if (draining) return;
+  ready = true;
+  grpc->SetReady(true);
+  LogInfo("ready", {{"grpc_port", std::to_string(grpc->port()), true},
+                    {"metrics_port", std::to_string(metrics == nullptr ? 0 : metrics->port()), true}});
+}
+
+void Server::Impl::WaitUntil(MonoTime end, const std::function<bool()>& done) {
+  while (clock.Now() < end && !done()) {
+    MutexLock lock(mu);
+    wake.WaitFor(mu, kTick);
+  }
+}
+
+int Server::grpc_port() const { return impl_->grpc->port(); }
+
+int Server::metrics_port() const { return impl_->metrics == nullptr ? 0 : impl_->metrics->port(); }
+
+std::string Server::state() const { return impl_->State(); }
+
+absl::Status Server::ReloadFlags(flags::FlagSetSpec spec) {
+  const uint64_t epoch = impl_->gate.snapshot()->epoch() + 1;
+  SLUICE_ASSIGN_OR_RETURN(auto next, flags::FlagSet::Create(std::move(spec), epoch));
+  LogFlags(*next);
+  impl_->gate.Swap(std::move(next));
+  LogInfo("flags reloaded", {{"epoch", std::to_string(epoch), true}});
+  return absl::OkStatus();
+}
+
+void Server::Drain(Duration grace) {
+  Impl& impl = *impl_;
+  if (impl.draining.exchange(true)) return;
+  const config::ServerOptions& options = impl.parts.runtime.server;
+  if (grace == Duration::zero()) grace = options.drain_grace;
+  const MonoTime end = SaturatingAdd(impl.clock.Now(), grace);
+  LogInfo("draining", {{"grace_ms", fmt::format("{:.0f}", ToMillis(grace)), true},
+                       {"running", std::to_string(impl.admission.running()), true}});
+  impl.grpc->SetReady(false);
+  impl.WaitUntil(std::min(SaturatingAdd(impl.clock.Now(), options.drain_delay), end), [] { return false; });
+  impl.admission.StartDrain(/*retry_after=*/std::chrono::seconds(1));
+  impl.WaitUntil(end, [&impl] { return impl.admission.running() == 0 && impl.grpc->open_streams() == 0; });
+  const int cut_off = impl.admission.running();
+  impl.grpc->Shutdown(std::max(end - impl.clock.Now(), Duration(std::chrono::milliseconds(100))));
+  LogInfo("drained", {{"cut_off", std::to_string(cut_off), true}});
+}
+
+}  // namespace sluice::services

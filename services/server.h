@@ -1,0 +1,52 @@
+// The whole server as one object: what main runs and what integration tests start in-process.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+#include "config/server_config.h"
+#include "engine/models/model_pool.h"
+#include "flags/flag_set.h"
+
+namespace sluice::services {
+
+struct ServerParts {
+  config::RuntimeConfig runtime;
+  flags::FlagSetSpec flags;
+  std::vector<config::ApiKey> keys;
+  engine::BackendFactory make_backend;
+  engine::FileProbe probe;
+  std::function<void()> on_drain_requested;  // AdminService.Drain was called; main then drains. May be null.
+};
+
+// Thread-safety: thread-safe.
+class Server {
+ public:
+  // Builds everything and serves; models load in the background. Readiness turns on when each preloaded model produced
+  // a real token. `clock` outlives the server.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(ServerParts parts, const Clock& clock);
+  ~Server();  // drains with no grace if nobody did
+
+  int grpc_port() const;
+  int metrics_port() const;  // 0: off
+  // "starting", "ready", "draining".
+  std::string state() const;
+
+  // Replaces the flags at once; the epoch goes up by one. The old set stays when `spec` is invalid.
+  absl::Status ReloadFlags(flags::FlagSetSpec spec);
+
+  // Readiness off, refuse new work with UNAVAILABLE (DRAINING), let open calls finish within `grace` (zero: the
+  // configured one), cancel the rest. Blocks; idempotent.
+  void Drain(Duration grace);
+
+ private:
+  struct Impl;
+  explicit Server(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace sluice::services
