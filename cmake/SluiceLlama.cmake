@@ -10,7 +10,7 @@ target_include_directories(sluice_llama_vendor SYSTEM INTERFACE
   ${SLUICE_LLAMA_PREFIX}/include ${SLUICE_LLAMA_PREFIX}/include/llama-common)
 set(libs)
 foreach(name llama-common llama-common-base llama ggml ggml-cpu ggml-base vendor-hash cpp-httplib)
-  find_library(SLUICE_LIB_${name} ${name} PATHS ${SLUICE_LLAMA_PREFIX}/lib NO_DEFAULT_PATH)
+  find_library(SLUICE_LIB_${name} ${name} PATHS ${SLUICE_LLAMA_PREFIX}/lib NO_DEFAULT_PATH NO_CACHE)
   if(SLUICE_LIB_${name})
     list(APPEND libs ${SLUICE_LIB_${name}})
   endif()
