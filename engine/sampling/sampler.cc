@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
+#include <cstring>
 
 #include "absl/container/flat_hash_map.h"
 #include "base/check.h"
@@ -15,49 +17,51 @@ struct Top2 {
   float best = kMinusInfinity;
   float second = kMinusInfinity;
   TokenId token = -1;  // the lowest id that has `best`; -1: every logit is -inf or NaN
-
-  void Merge(float value) {  // values only; `token` is found afterwards
-    if (value > best) {
-      second = best;
-      best = value;
-    } else if (value > second) {
-      second = value;
-    }
-  }
 };
 
-// The greedy fast path: one vectorized pass over values, chunk by chunk, then a look into the winning chunk only.
+// NaN loses every comparison, and so never enters.
+float Max(std::span<const float> values) {
+  typedef float Lanes __attribute__((vector_size(16)));  // spelled out: compilers give up on this loop
+  Lanes best[4];
+  for (Lanes& b : best) b = Lanes{kMinusInfinity, kMinusInfinity, kMinusInfinity, kMinusInfinity};
+  size_t i = 0;
+  for (; i + 16 <= values.size(); i += 16) {
+    for (size_t part = 0; part < 4; ++part) {
+      Lanes x;
+      std::memcpy(&x, values.data() + i + 4 * part, sizeof x);
+      best[part] = x > best[part] ? x : best[part];
+    }
+  }
+  float max = kMinusInfinity;
+  for (const Lanes& b : best) {
+    for (int lane = 0; lane < 4; ++lane) max = b[lane] > max ? b[lane] : max;
+  }
+  for (; i < values.size(); ++i) max = values[i] > max ? values[i] : max;
+  return max;
+}
+
+// The greedy fast path: one pass over the vocabulary for the best value of each chunk, then a look into the winner.
 Top2 FindTop2(std::span<const float> logits) {
-  constexpr size_t kLanes = 16;
-  constexpr size_t kChunk = 1024;
+  constexpr size_t kChunk = 512;
   Top2 top;
   size_t winner = 0;
   for (size_t begin = 0; begin < logits.size(); begin += kChunk) {
-    const size_t size = std::min(kChunk, logits.size() - begin);
-    const float* const in = logits.data() + begin;
-    std::array<float, kLanes> best;
-    std::array<float, kLanes> second;
-    best.fill(kMinusInfinity);
-    second.fill(kMinusInfinity);
-    size_t i = 0;
-    for (; i + kLanes <= size; i += kLanes) {
-      for (size_t lane = 0; lane < kLanes; ++lane) {
-        const float x = in[i + lane];  // NaN loses every comparison below, and so never enters
-        const float loser = best[lane] < x ? best[lane] : x;
-        second[lane] = loser > second[lane] ? loser : second[lane];
-        best[lane] = x > best[lane] ? x : best[lane];
-      }
+    const float max = Max(logits.subspan(begin, std::min(kChunk, logits.size() - begin)));
+    if (max > top.best) {
+      top.second = top.best;
+      top.best = max;
+      winner = begin;
+    } else if (max > top.second) {
+      top.second = max;
     }
-    const float before = top.best;
-    for (size_t lane = 0; lane < kLanes; ++lane) {
-      top.Merge(best[lane]);
-      top.Merge(second[lane]);
-    }
-    for (; i < size; ++i) top.Merge(in[i]);
-    if (top.best > before) winner = begin;
   }
-  if (top.best > kMinusInfinity) {
-    top.token = static_cast<TokenId>(std::find(logits.begin() + winner, logits.end(), top.best) - logits.begin());
+  if (!(top.best > kMinusInfinity)) return top;
+  for (size_t i = winner; i < std::min(winner + kChunk, logits.size()); ++i) {
+    if (top.token < 0 && logits[i] == top.best) {
+      top.token = static_cast<TokenId>(i);
+    } else if (logits[i] > top.second) {
+      top.second = logits[i];
+    }
   }
   return top;
 }
@@ -83,9 +87,8 @@ std::vector<Candidate> SelectTopK(std::span<const float> logits, size_t k) {
   };
   float threshold = kMinusInfinity;
   for (size_t i = 0; i < logits.size(); ++i) {
-    const float x = CleanLogit(logits[i]);
-    if (!(x > threshold)) continue;  // an equal logit of a later id loses the tie
-    kept.push_back({x, static_cast<TokenId>(i)});
+    if (!(logits[i] > threshold)) continue;  // an equal logit of a later id loses the tie, NaN loses always
+    kept.push_back({CleanLogit(logits[i]), static_cast<TokenId>(i)});
     if (kept.size() == capacity) {
       shrink();
       threshold = kept.back().value;  // nth_element left the k-th there
@@ -101,9 +104,9 @@ uint64_t TotalMass(std::span<const Candidate> candidates) {
   return total;
 }
 
-// Rearranges weights so that the first n are the shortest best-first prefix of mass >= `need`, its worst member last;
-// returns n. Halves the range instead of sorting it: O(candidates). Requires: 0 < need <= total mass.
-size_t PrefixReaching(std::vector<Candidate>& candidates, uint64_t need) {
+// The worst member of the shortest best-first prefix of mass >= `need`. Halves the range instead of sorting it:
+// O(candidates). Requires: 0 < need <= total mass.
+Candidate LastOfPrefix(std::vector<Candidate> candidates, uint64_t need) {
   size_t low = 0;
   size_t high = candidates.size();
   while (high - low > 16) {
@@ -120,11 +123,17 @@ size_t PrefixReaching(std::vector<Candidate>& candidates, uint64_t need) {
   std::sort(candidates.begin() + low, candidates.begin() + high, Better);
   for (; low < high; ++low) {
     const uint64_t mass = FixedWeight(candidates[low].value);
-    if (mass >= need) return low + 1;
+    if (mass >= need) return candidates[low];
     need -= mass;
   }
   SLUICE_CHECK(false, "the caller asks for at most the total mass");
-  return high;
+  return {};
+}
+
+// Top-p: drops every candidate that is not in the shortest best-first prefix of mass >= `need`.
+void KeepNucleus(std::vector<Candidate>& candidates, uint64_t need) {
+  const Candidate last = LastOfPrefix(candidates, need);
+  std::erase_if(candidates, [&](const Candidate& c) { return Better(last, c); });
 }
 
 uint64_t NucleusMass(float top_p, uint64_t total) {
@@ -132,14 +141,13 @@ uint64_t NucleusMass(float top_p, uint64_t total) {
   return std::clamp<uint64_t>(static_cast<uint64_t>(need), 1, total);
 }
 
-// Candidates among all `weights` that can belong to the nucleus. Adds masses up by binary exponent, and then gathers
-// only the tokens whose exponent is needed: mostly a few dozen, never sorted as a whole.
+// Candidates among all `weights` that can belong to the nucleus, by id, and its mass `need`. Adds masses up by binary
+// exponent, and then gathers only the exponents that are needed: mostly a few dozen tokens.
 std::vector<Candidate> GatherNucleus(std::span<const float> weights, float top_p, uint64_t& need) {
-  constexpr int kExponents = 42;  // FixedWeight() is zero below 2^-40
-  const auto exponent = [](float w) { return 127 - static_cast<int>(std::bit_cast<uint32_t>(w) >> 23); };
+  constexpr int kExponents = 41;  // FixedWeight() is zero below 2^-40
   std::array<uint64_t, kExponents> mass{};
   for (const float w : weights) {
-    if (w >= 0x1p-40F) mass[exponent(w)] += FixedWeight(w);
+    if (w >= 0x1p-40F) mass[127 - static_cast<int>(std::bit_cast<uint32_t>(w) >> 23)] += FixedWeight(w);
   }
   uint64_t total = 0;
   for (const uint64_t m : mass) total += m;
@@ -154,18 +162,15 @@ std::vector<Candidate> GatherNucleus(std::span<const float> weights, float top_p
 }
 
 float LogSumExp(std::span<const float> logits, float max) {
-  constexpr size_t kLanes = 16;
-  double sum = 0;
-  size_t i = 0;
-  for (; i + kLanes <= logits.size(); i += kLanes) {
-    std::array<float, kLanes> e;
-    for (size_t lane = 0; lane < kLanes; ++lane) e[lane] = ExpNonPositive(CleanLogit(logits[i + lane]) - max);
-    float part = 0;
-    for (const float x : e) part += x;
-    sum += part;
+  constexpr size_t kChunk = 512;
+  std::array<float, kChunk> weights;
+  std::array<double, 4> sums{};  // four chains of additions instead of one
+  for (size_t begin = 0; begin < logits.size(); begin += kChunk) {
+    const size_t size = std::min(kChunk, logits.size() - begin);
+    for (size_t i = 0; i < size; ++i) weights[i] = ExpNonPositive(CleanLogit(logits[begin + i]) - max);
+    for (size_t i = 0; i < size; ++i) sums[i % 4] += weights[i];
   }
-  for (; i < logits.size(); ++i) sum += ExpNonPositive(CleanLogit(logits[i]) - max);
-  return static_cast<float>(max + std::log(sum));
+  return static_cast<float>(max + std::log(sums[0] + sums[1] + sums[2] + sums[3]));
 }
 
 }  // namespace
@@ -190,28 +195,35 @@ struct Sampler::State {
 
   // Top-k, top-p, min-p and the draw. `max` is the largest logit, finite. Leaves weights in `logits`.
   TokenId Draw(std::span<float> logits, float max) {
-    const auto weigh = [&](float x) { return ExpNonPositive((x - max) / params.temperature); };
-    const bool top_k = params.top_k > 0 && static_cast<size_t>(params.top_k) < logits.size();
+    const float temperature = params.temperature;
+    const auto weigh = [=](float x) { return ExpNonPositive((x - max) / temperature); };
     const bool top_p = params.top_p < 1.0F;
-    std::vector<Candidate> candidates;
+    std::vector<Candidate> candidates;  // by id, so that the draw does not depend on how a library selects
     uint64_t need = 0;
-    if (top_k) {
+    if (params.top_k > 0 && static_cast<size_t>(params.top_k) < logits.size()) {
       candidates = SelectTopK(logits, params.top_k);
+      std::sort(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) { return a.token < b.token; });
       for (Candidate& c : candidates) c.value = weigh(c.value);
-      if (top_p) need = NucleusMass(params.top_p, TotalMass(candidates));
+      need = NucleusMass(params.top_p, TotalMass(candidates));
     } else {
       for (float& x : logits) x = weigh(CleanLogit(x));
-      if (!top_p) return DrawById(logits);
+      if (!top_p) return DrawFromAll(logits);
       candidates = GatherNucleus(logits, params.top_p, need);
     }
-    if (top_p) candidates.resize(PrefixReaching(candidates, need));
+    if (top_p) KeepNucleus(candidates, need);
     std::erase_if(candidates, [&](const Candidate& c) { return c.value < params.min_p; });
-    const uint64_t at = Uniform(TotalMass(candidates));
-    return candidates[PrefixReaching(candidates, at + 1) - 1].token;
+    uint64_t left = Uniform(TotalMass(candidates));
+    for (const Candidate& c : candidates) {
+      const uint64_t mass = FixedWeight(c.value);
+      if (left < mass) return c.token;
+      left -= mass;
+    }
+    SLUICE_CHECK(false, "the draw is below the total");
+    return 0;
   }
 
-  // The draw when only min-p filters: no order is needed, so ids will do.
-  TokenId DrawById(std::span<float> weights) {
+  // The same without top-k and top-p: no list of candidates, the weights themselves will do.
+  TokenId DrawFromAll(std::span<float> weights) {
     uint64_t total = 0;
     for (float& w : weights) {
       w = w < params.min_p ? 0.0F : w;

@@ -2,7 +2,6 @@
 // Compiled without contraction into fused multiply-add (see CMakeLists.txt).
 #pragma once
 
-#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <limits>
@@ -37,7 +36,9 @@ inline float ExpNonPositive(float x) {
 
 // Weights in (0, 1] as integers: sums are exact, so they do not depend on the order of the terms.
 // Weights below 2^-40 of the best vanish; 2^23 weights of 1 fit.
-inline uint64_t FixedWeight(float weight) { return static_cast<uint64_t>(weight * 0x1p40F); }
+inline uint64_t FixedWeight(float weight) {
+  return static_cast<uint64_t>(static_cast<int64_t>(weight * 0x1p40F));  // x86-64 converts signed ones only
+}
 
 // SplitMix64: Steele, Lea and Flood, OOPSLA 2014. One 64-bit state, any seed is good.
 class SplitMix64 {
