@@ -13,7 +13,7 @@
 namespace sluice::qos {
 
 // Thread-safety: thread-safe. Breakers live as long as the registry; at most `max_breakers` (beyond it, one shared
-// breaker named "other" serves).
+// breaker named "other" serves). Get takes a lock and a map look-up: who asks for every request may keep the reference.
 class BreakerRegistry {
  public:
   // Metrics: sluice_qos_breaker_state{model,pipeline,state} (1 for the current state),
@@ -28,7 +28,8 @@ class BreakerRegistry {
     std::string model, pipeline;
     CircuitBreaker::Snapshot snapshot;
   };
-  std::vector<Entry> List() const;  // also refreshes the state gauges
+  // In order of names. Also brings the metrics up to date: call it before a scrape.
+  std::vector<Entry> List() const;
 
  private:
   struct Impl;
