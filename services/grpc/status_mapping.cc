@@ -1,0 +1,125 @@
+#include "services/grpc/status_mapping.h"
+
+#include <fmt/format.h>
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/status.h>
+
+#include <algorithm>
+
+#include "base/status.h"
+#include "base/strings.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
+#include "services/request.h"
+
+namespace sluice::services {
+namespace {
+
+constexpr char kDomain[] = "sluice";
+
+// Clients refuse trailers above 8 KiB by default and would then see no status at all. The message travels twice.
+constexpr size_t kMaxMessageBytes = 1024;
+constexpr size_t kMaxViolationBytes = 1536;  // fields and descriptions together
+constexpr size_t kMaxMetadataBytes = 512;    // keys and values together
+constexpr size_t kMaxTrailerBytes = 512;     // each
+
+std::string Cut(std::string_view s, size_t max_bytes) {
+  constexpr std::string_view kMark = "...";
+  if (s.size() <= max_bytes) return ReplaceInvalidUtf8(s);
+  const std::string_view kept = s.substr(0, max_bytes - kMark.size());
+  return ReplaceInvalidUtf8(kept.substr(0, CompleteUtf8Prefix(kept))).append(kMark);
+}
+
+google::rpc::ErrorInfo MakeErrorInfo(const absl::Status& status, const ErrorDetails& details) {
+  google::rpc::ErrorInfo info;
+  info.set_reason(ReasonOf(status));
+  info.set_domain(kDomain);
+  size_t bytes = 0;
+  for (const auto& [key, value] : details.metadata) {
+    bytes += key.size() + value.size();
+    if (bytes > kMaxMetadataBytes) break;
+    (*info.mutable_metadata())[key] = ReplaceInvalidUtf8(value);
+  }
+  return info;
+}
+
+google::rpc::BadRequest MakeBadRequest(const std::vector<FieldViolation>& violations) {
+  google::rpc::BadRequest bad;
+  size_t bytes = 0;
+  for (const FieldViolation& violation : violations) {
+    auto* out = bad.add_field_violations();
+    out->set_field(Cut(violation.field, 128));
+    out->set_description(Cut(violation.description, 512));
+    bytes += out->field().size() + out->description().size();
+    const size_t left = violations.size() - static_cast<size_t>(bad.field_violations_size());
+    if (bytes > kMaxViolationBytes && left > 0) {
+      bad.add_field_violations()->set_description(fmt::format("and {} more", left));
+      break;
+    }
+  }
+  return bad;
+}
+
+google::rpc::RetryInfo MakeRetryInfo(Duration retry_after) {
+  google::rpc::RetryInfo info;
+  const Duration delay = std::max(retry_after, Duration::zero());
+  const auto seconds = std::chrono::floor<std::chrono::seconds>(delay);
+  info.mutable_retry_delay()->set_seconds(seconds.count());
+  info.mutable_retry_delay()->set_nanos(static_cast<int32_t>((delay - seconds).count()));
+  return info;
+}
+
+// "-1" tells clients with a retry policy to leave it; nothing is said about errors that they would not retry.
+void AddPushback(const absl::Status& status, const ErrorDetails& details, grpc::CallbackServerContext& context) {
+  std::string pushback;
+  if (details.retry_after.has_value()) {
+    const Duration delay = std::max(*details.retry_after, Duration::zero());
+    pushback = std::to_string(std::chrono::ceil<std::chrono::milliseconds>(delay).count());
+  } else if (absl::IsResourceExhausted(status) || absl::IsUnavailable(status)) {
+    pushback = "-1";
+  } else {
+    return;
+  }
+  context.AddTrailingMetadata("grpc-retry-pushback-ms", pushback);
+}
+
+// gRPC aborts the process over a metadata value that HTTP/2 forbids, so nothing else may reach it.
+void AddTrailer(const char* key, std::string_view value, grpc::CallbackServerContext& context) {
+  if (value.empty()) return;
+  std::string safe(value.substr(0, kMaxTrailerBytes));
+  std::replace_if(
+      safe.begin(), safe.end(), [](char c) { return c < 0x20 || c >= 0x7F; }, '?');
+  context.AddTrailingMetadata(key, safe);
+}
+
+}  // namespace
+
+grpc::Status ToGrpcStatus(const absl::Status& status, grpc::CallbackServerContext& context,
+                          const std::string& request_id) {
+  if (status.ok()) return grpc::Status::OK;
+  const ErrorDetails details = GetErrorDetails(status);
+  const std::string message = Cut(ToStd(status.message()), kMaxMessageBytes);
+  google::rpc::Status wire;
+  wire.set_code(static_cast<int>(status.code()));  // absl's codes are gRPC's
+  wire.set_message(message);
+  wire.add_details()->PackFrom(MakeErrorInfo(status, details));
+  if (!details.violations.empty()) wire.add_details()->PackFrom(MakeBadRequest(details.violations));
+  if (details.retry_after.has_value()) wire.add_details()->PackFrom(MakeRetryInfo(*details.retry_after));
+  if (!request_id.empty()) {
+    google::rpc::RequestInfo request;
+    request.set_request_id(Cut(request_id, 128));
+    wire.add_details()->PackFrom(request);
+  }
+  AddPushback(status, details, context);
+  return {static_cast<grpc::StatusCode>(wire.code()), message, wire.SerializeAsString()};
+}
+
+void AddTrailers(const FlowInfo& info, grpc::CallbackServerContext& context) {
+  AddTrailer("sluice-request-id", info.request_id, context);
+  AddTrailer("sluice-flags", info.flags, context);
+  AddTrailer("sluice-qos", info.qos, context);
+  AddTrailer("sluice-pipeline", info.pipeline, context);
+  AddTrailer("sluice-model", info.model, context);
+}
+
+}  // namespace sluice::services
