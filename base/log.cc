@@ -43,10 +43,14 @@ Sink& ProcessSink() {
 
 const char* LevelName(LogLevel level) {
   switch (level) {
-    case LogLevel::kDebug: return "debug";
-    case LogLevel::kInfo: return "info";
-    case LogLevel::kWarning: return "warning";
-    case LogLevel::kError: return "error";
+    case LogLevel::kDebug:
+      return "debug";
+    case LogLevel::kInfo:
+      return "info";
+    case LogLevel::kWarning:
+      return "warning";
+    case LogLevel::kError:
+      return "error";
   }
   return "error";
 }
@@ -106,9 +110,7 @@ bool IsJsonScalar(std::string_view s) {
   return i == s.size();
 }
 
-bool NeedsQuotes(std::string_view s) {
-  return s.empty() || s.find_first_of(" =\"\\") != std::string_view::npos;
-}
+bool NeedsQuotes(std::string_view s) { return s.empty() || s.find_first_of(" =\"\\") != std::string_view::npos; }
 
 // Appends one field; false when it was cut or, if not even its key fitted, left out.
 bool AppendField(std::string& out, const LogField& field, bool json) {

@@ -17,9 +17,9 @@ constexpr MetricType TypeOf(const Counter*) { return MetricType::kCounter; }
 constexpr MetricType TypeOf(const Gauge*) { return MetricType::kGauge; }
 constexpr MetricType TypeOf(const Histogram*) { return MetricType::kHistogram; }
 
-// [a-zA-Z_][a-zA-Z0-9_]*: anything else would break the exposition format for every metric of the scrape.
+// [a-zA-Z_:][a-zA-Z0-9_:]*: anything else would break the exposition format for every metric of the scrape.
 bool IsMetricName(std::string_view name) {
-  const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; };
+  const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == ':'; };
   if (name.empty() || !letter(name[0])) return false;
   return std::all_of(name.begin(), name.end(), [&](char c) { return letter(c) || (c >= '0' && c <= '9'); });
 }
@@ -91,7 +91,7 @@ struct MetricsRegistry::Impl {
   Family<Counter>* overflow = nullptr;  // set once by the constructor
 
   void Register(const std::string& name, std::function<MetricFamily()> collect) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
-    SLUICE_CHECK(IsMetricName(name), "a metric name is [a-zA-Z_][a-zA-Z0-9_]*");
+    SLUICE_CHECK(IsMetricName(name), "a metric name is [a-zA-Z_:][a-zA-Z0-9_:]*");
     SLUICE_CHECK(collectors.emplace(name, std::move(collect)).second, "a metric name is registered once");
   }
 
@@ -118,8 +118,8 @@ MetricsRegistry::MetricsRegistry() : impl_(std::make_unique<Impl>()) {
 
 MetricsRegistry::~MetricsRegistry() = default;
 
-Family<Counter>& MetricsRegistry::AddCounter(std::string name, std::string help,
-                                             std::vector<std::string> label_names, size_t max_series) {
+Family<Counter>& MetricsRegistry::AddCounter(std::string name, std::string help, std::vector<std::string> label_names,
+                                             size_t max_series) {
   return impl_->Add<Counter>(std::move(name), std::move(help), std::move(label_names), max_series,
                              [] { return std::make_unique<Counter>(); });
 }

@@ -26,9 +26,9 @@ struct KvGeometry {
 };
 
 struct ModelFacts {
-  std::string architecture;      // "llama"
-  std::string description;       // "llama 135M Q8_0"
-  std::string file_type;         // quantization as the file declares it
+  std::string architecture;  // "llama"
+  std::string description;   // "llama 135M Q8_0"
+  std::string file_type;     // quantization as the file declares it
   uint64_t weight_bytes = 0;
   uint64_t parameter_count = 0;
   uint64_t kv_bytes_per_token = 0;  // one sequence, all layers, K and V
@@ -39,11 +39,11 @@ struct ModelFacts {
 };
 
 struct BackendCapabilities {
-  bool copy_prefix = false;            // CopyPrefix works (recurrent models cannot)
-  bool copy_is_free = false;           // CopyPrefix shares pages instead of moving bytes
-  bool truncate = false;               // Truncate works at any length, not only 0
-  bool embeddings = false;             // Embed works
-  int max_batch_tokens = 512;          // rows that one Decode call accepts
+  bool copy_prefix = false;    // CopyPrefix works (recurrent models cannot)
+  bool copy_is_free = false;   // CopyPrefix shares pages instead of moving bytes
+  bool truncate = false;       // Truncate works at any length, not only 0
+  bool embeddings = false;     // Embed works
+  int max_batch_tokens = 512;  // rows that one Decode call accepts
 };
 
 // One row of a step.

@@ -115,9 +115,7 @@ struct SyntheticBackend::State {
   void Spend(Duration cost) const {
     if (sleep && cost > Duration::zero()) sleep(cost);
   }
-  uint64_t Fingerprint() const {
-    return Mix(Mix(options.seed, options.vocab_size), options.geometry.slot_context);
-  }
+  uint64_t Fingerprint() const { return Mix(Mix(options.seed, options.vocab_size), options.geometry.slot_context); }
 
   Duration CheckRows(std::span<const BatchRow> rows);
   std::array<TokenId, kPeaks> PeaksAfter(const Sequence& sequence) const;
@@ -126,7 +124,8 @@ struct SyntheticBackend::State {
 // Checks the whole contract before anything changes; returns what the step costs.
 Duration SyntheticBackend::State::CheckRows(std::span<const BatchRow> rows) {
   SLUICE_CHECK(!rows.empty(), "a step has rows");
-  SLUICE_CHECK(rows.size() <= static_cast<size_t>(options.max_batch_tokens), "a step has at most max_batch_tokens rows");
+  SLUICE_CHECK(rows.size() <= static_cast<size_t>(options.max_batch_tokens),
+               "a step has at most max_batch_tokens rows");
   std::vector<bool> visited(options.geometry.slots);
   Duration cost = options.step_cost;
   for (size_t begin = 0; begin < rows.size();) {
@@ -162,9 +161,9 @@ std::array<TokenId, kPeaks> SyntheticBackend::State::PeaksAfter(const Sequence& 
     peaks[0] = static_cast<unsigned char>(kMultiByte[(dice >> 32) % kMultiByte.size()][0]);
   }
   if (options.natural_length_max > 0) {
-    // One ending in every block of half the maximum, at a place that the tokens before the block decide: whatever
-    // the prompt, generation meets one within two blocks.
-    const size_t block = std::max(1, options.natural_length_max / 2);
+    // One ending in every block of half the maximum (and one), at a place that the tokens before the block decide:
+    // whatever the prompt, generation meets one before two blocks are full.
+    const size_t block = options.natural_length_max / 2 + 1;
     const size_t length = sequence.tokens.size();
     const size_t start = length / block * block;
     if (length - start == Mix(sequence.hashes[start], 2) % block) peaks[0] = Tokenized::kTurnEnd;

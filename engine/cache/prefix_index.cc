@@ -17,10 +17,10 @@ using Tokens = std::span<const TokenId>;
 // Compressed: a node other than a root has a non-empty edge, and either sequences that end at it or >= 2 children.
 struct Node {
   Node* parent = nullptr;
-  std::vector<TokenId> edge;                         // tokens between the parent and this node
+  std::vector<TokenId> edge;                          // tokens between the parent and this node
   std::map<TokenId, std::unique_ptr<Node>> children;  // by the first token of their edge
-  std::vector<SequenceId> through;                   // sequences that reach this node, ascending
-  size_t ending = 0;                                 // how many of them end exactly here
+  std::vector<SequenceId> through;                    // sequences that reach this node, ascending
+  size_t ending = 0;                                  // how many of them end exactly here
 };
 
 void AddTo(std::vector<SequenceId>& through, SequenceId sequence) {

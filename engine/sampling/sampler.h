@@ -22,9 +22,9 @@ struct TokenLogprob {
 
 struct SampledToken {
   TokenId token = 0;
-  float logprob = 0;               // filled when params.want_logprobs or params.logprobs > 0
-  float top2_margin = 0;           // greedy only: best logit minus second best (see docs/testing.md)
-  std::vector<TokenLogprob> top;   // params.logprobs entries, best first
+  float logprob = 0;              // filled when params.want_logprobs or params.logprobs > 0
+  float top2_margin = 0;          // greedy only: best logit minus second best (see docs/testing.md)
+  std::vector<TokenLogprob> top;  // params.logprobs entries, best first
 };
 
 // Thread-safety: thread-compatible (engine thread). Deterministic: same params, seed, prompt and logits give the

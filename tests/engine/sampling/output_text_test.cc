@@ -60,8 +60,8 @@ TEST(OutputTextTest, AnySplitOfMultiByteTextJoinsExactly) {
   for (int round = 0; round < 500; ++round) {
     std::string text;
     for (int i = 0; i < 30; ++i) text += characters[random() % characters.size()];
-    const std::vector<std::string> stops = round % 2 == 0 ? std::vector<std::string>{}
-                                                          : std::vector<std::string>{"aé€!", "😀😀?", "\n\n\n!"};
+    const std::vector<std::string> stops =
+        round % 2 == 0 ? std::vector<std::string>{} : std::vector<std::string>{"aé€!", "😀😀?", "\n\n\n!"};
     const Result result = Generate(stops, SplitAtRandom(text, random));
     ASSERT_FALSE(result.stopped);
     ASSERT_EQ(result.text, text);
@@ -101,7 +101,8 @@ TEST(OutputTextTest, BytewiseMatchesANaiveSearch) {
     };
     const std::vector<std::string> stops = {word(4), word(5), word(3)};
     const std::string text = word(24);
-    // Byte by byte, the first prefix of the text that ends in a stop string decides; the longest such stop begins first.
+    // Byte by byte, the first prefix of the text that ends in a stop string decides; the longest such stop begins
+    // first.
     Result want{.text = text};
     for (size_t n = 1; n <= text.size() && !want.stopped; ++n) {
       for (const std::string& stop : stops) {
