@@ -25,8 +25,10 @@ struct CallContext {
   MonoTime arrival{};
   MonoTime deadline = kInfiniteFuture;  // from grpc-timeout
   std::string peer;
-  // Headers a door may use: x-sluice-class, x-sluice-tenant, x-session-id, x-llm-d-slo-ttft-ms. Lower case.
+  // Headers a door may use: x-sluice-class, x-sluice-tenant, x-session-id, x-llm-d-slo-ttft-ms. Lower case, printable.
   std::map<std::string, std::string> headers;
+  // While a copy of this lives the call counts as open: a reactor keeps its CallContext until OnDone.
+  std::shared_ptr<const void> open;
 };
 
 // Thread-safety: thread-safe.
@@ -37,16 +39,21 @@ class CallGuard {
   ~CallGuard();
 
   // UNAUTHENTICATED (TOKEN_MISSING, TOKEN_UNKNOWN) when keys exist and `authorization: Bearer …` does not match;
-  // INVALID_ARGUMENT for an x-request-id longer than 128 bytes or not printable. Tokens are compared by SHA-256 in
-  // constant time.
+  // INVALID_ARGUMENT for an x-request-id longer than 128 bytes, another header of CallContext longer than 256 bytes, or
+  // one that is not printable ASCII. Tokens are compared by SHA-256 in constant time.
   absl::StatusOr<CallContext> Open(const grpc::CallbackServerContext& context) const;
+
+  // Calls that were opened and are not yet done.
+  int open_calls() const;
+  // Blocks until no call is open or `timeout` passed; returns whether none is.
+  bool WaitIdle(Duration timeout) const;
 
   // PERMISSION_DENIED (ADMIN_REQUIRED) unless the caller is an admin.
   static absl::Status RequireAdmin(const CallContext& call);
 
  private:
   struct Impl;
-  std::unique_ptr<Impl> impl_;
+  const std::unique_ptr<Impl> impl_;
 };
 
 // A fresh request id: 32 hex digits, unique in practice across replicas.

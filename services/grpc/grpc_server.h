@@ -37,13 +37,15 @@ class GrpcServer {
                                                            std::vector<config::ApiKey> keys, DoorContext doors);
   ~GrpcServer();
 
-  int port() const;
+  int port() const;  // 0 for a unix socket
   // grpc.health.v1 services: "" and "readiness" (SERVING only when `ready`), "liveness" (SERVING while the process
   // lives). ServerReady of the Open Inference Protocol says the same.
   void SetReady(bool ready);
-  // Streams of any service still open.
+  // Calls of Sluice's own services still open (not health watchers, not reflection).
   int open_streams() const;
-  // Stops accepting, waits for open calls until `deadline`, then cancels the rest. Blocks.
+  // Turns readiness off, waits until no call is open or `grace` passed, then closes the listener and, half a second
+  // later, cancels the rest. Until then new calls are answered: admission refuses them (Admission::StartDrain), and
+  // `liveness` stays SERVING. Blocks; only the first call does anything.
   void Shutdown(Duration grace);
 
  private:

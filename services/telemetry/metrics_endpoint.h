@@ -13,8 +13,8 @@ namespace sluice::services {
 // Thread-safety: thread-safe after Start. Owns its listener threads.
 class MetricsEndpoint {
  public:
-  // `address`: host:port; port 0 picks a free one. `refresh` runs before each scrape (may be null).
-  // UNAVAILABLE: the port is taken.
+  // `address`: host:port; port 0 picks a free one. `refresh` runs before each scrape (may be null), on up to two
+  // threads at once. UNAVAILABLE: the port is taken. INVALID_ARGUMENT: not host:port. `registry` outlives the endpoint.
   static absl::StatusOr<std::unique_ptr<MetricsEndpoint>> Start(const std::string& address,
                                                                 const MetricsRegistry& registry,
                                                                 std::function<void()> refresh);

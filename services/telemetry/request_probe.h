@@ -1,5 +1,5 @@
-// Everything that is counted and logged about requests, behind verbs: the vllm:* names that dashboards and llm-d routers
-// know (anchors/inference_servers.md §2.1) and one structured log line per finished request.
+// Everything that is counted and logged about requests, behind verbs: the vllm:* names that dashboards and llm-d
+// routers know, and one structured log line per finished request. Reference: docs/operations.md.
 #pragma once
 
 #include <memory>
@@ -19,7 +19,8 @@ class RequestProbe {
   RequestProbe(MetricsRegistry& metrics, const Clock& clock);
   ~RequestProbe();
 
-  // One call per request, at its end. `summary` null: it never reached the engine (status says why).
+  // One call per request, at its end. `summary` null: it never reached the engine (status says why). `info.model` is a
+  // model that exists, or the status is NOT_FOUND or PERMISSION_DENIED (it is then not used as a label).
   void Finished(const InferenceRequest& request, const FlowInfo& info, const absl::Status& status,
                 const engine::GenerationSummary* summary);
 
