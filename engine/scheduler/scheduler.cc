@@ -84,13 +84,15 @@ Scheduler::Scheduler(std::unique_ptr<Backend> backend, const SchedulerOptions& o
   impl_->thread = std::thread([impl = impl_.get()] { impl->Run(); });
 }
 
-Scheduler::~Scheduler() {
+Scheduler::~Scheduler() { Stop(); }
+
+void Scheduler::Stop() {
   {
     MutexLock lock(impl_->bell->mu);
     impl_->stopping = true;
   }
   impl_->bell->rung.Signal();
-  impl_->thread.join();
+  if (impl_->thread.joinable()) impl_->thread.join();
 }
 
 void Scheduler::Impl::Run() {

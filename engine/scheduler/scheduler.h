@@ -67,8 +67,7 @@ struct SchedulerStatus {
   bool healthy = true;                   // false after a backend failure that repeated
 };
 
-// Thread-safety: thread-safe. Ownership: owns the backend and its thread. The destructor aborts what runs
-// (status UNAVAILABLE) and joins.
+// Thread-safety: thread-safe. Ownership: owns the backend and its thread. The destructor stops it.
 class Scheduler {
  public:
   // `gate` (may be null) admits one model at a time to the CPU; `clock`, `metrics` and `gate` outlive the scheduler.
@@ -87,6 +86,10 @@ class Scheduler {
   // Runs Backend::Embed on the engine thread between two steps; `done` is called there.
   absl::Status SubmitEmbedding(std::vector<TokenId> tokens, MonoTime deadline,
                                std::function<void(absl::StatusOr<std::vector<float>>)> done);
+
+  // Aborts what runs (UNAVAILABLE) and joins the engine thread; later calls are refused. Idempotent. Not from the engine
+  // thread.
+  void Stop();
 
   SchedulerStatus Status() const;
   const Backend& backend() const;  // only its thread-safe members
