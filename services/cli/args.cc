@@ -1,0 +1,148 @@
+#include "services/cli/args.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "fmt/format.h"
+
+namespace sluice::cli {
+namespace {
+
+const Option* Find(const Command& command, std::string_view name) {
+  for (const std::vector<Option>* options : {&command.options, &CommonOptions()}) {
+    for (const Option& o : *options) {
+      if (o.name == name) return &o;
+    }
+  }
+  return nullptr;
+}
+
+size_t EditDistance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
+    }
+  }
+  return row[b.size()];
+}
+
+std::string Nearest(const Command& command, std::string_view name) {
+  std::string best;
+  size_t distance = 4;
+  for (const std::vector<Option>* options : {&command.options, &CommonOptions()}) {
+    for (const Option& o : *options) {
+      if (const size_t d = EditDistance(o.name, name); d < distance) {
+        distance = d;
+        best = o.name;
+      }
+    }
+  }
+  return best.empty() ? "" : fmt::format("; did you mean {}?", best);
+}
+
+std::string Row(const Option& o) {
+  return fmt::format("  {:<24} {}\n", o.value.empty() ? o.name : o.name + " " + o.value, o.help);
+}
+
+}  // namespace
+
+const std::vector<Option>& CommonOptions() {
+  static const std::vector<Option> options = {
+      {"--server", "HOST:PORT", "where sluice-server listens (127.0.0.1:8001, or $SLUICECTL_SERVER)"},
+      {"--token", "TOKEN", "bearer token (or $SLUICECTL_TOKEN)"},
+      {"--ca", "FILE", "trust servers signed by this PEM file, and use TLS"},
+      {"--cert", "FILE", "client certificate for mutual TLS, with --key"},
+      {"--key", "FILE", "its private key"},
+      {"--timeout", "SECONDS", "give up after this long (60)"},
+      {"--json", "", "print JSON, one message a line"},
+      {"--help", "", "this text"}};
+  return options;
+}
+
+std::string Args::Get(std::string_view name, std::string_view fallback) const {
+  const auto it = values_.find(name);
+  return it == values_.end() ? std::string(fallback) : it->second.back();
+}
+
+std::vector<std::string> Args::All(std::string_view name) const {
+  const auto it = values_.find(name);
+  return it == values_.end() ? std::vector<std::string>() : it->second;
+}
+
+absl::StatusOr<std::optional<int64_t>> Args::Int(std::string_view name) const {
+  if (!Has(name)) return std::optional<int64_t>();
+  const std::string text = Get(name);
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    return absl::InvalidArgumentError(fmt::format("{} takes a whole number, got '{}'", name, text));
+  }
+  return std::optional<int64_t>(value);
+}
+
+absl::StatusOr<std::optional<double>> Args::Number(std::string_view name) const {
+  if (!Has(name)) return std::optional<double>();
+  const std::string text = Get(name);
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    return absl::InvalidArgumentError(fmt::format("{} takes a number, got '{}'", name, text));
+  }
+  return std::optional<double>(value);
+}
+
+absl::StatusOr<Args> Parse(const Command& command, const std::vector<std::string>& arguments) {
+  Args args;
+  bool options_ended = false;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& a = arguments[i];
+    if (options_ended || !a.starts_with("--")) {
+      args.operands_.push_back(a);
+      continue;
+    }
+    if (a == "--") {
+      options_ended = true;
+      continue;
+    }
+    const size_t equals = a.find('=');
+    const std::string name = a.substr(0, equals);
+    const Option* option = Find(command, name);
+    if (option == nullptr) {
+      return absl::InvalidArgumentError(fmt::format("unknown option {}{}", name, Nearest(command, name)));
+    }
+    std::string value;
+    if (equals != std::string::npos) {
+      if (option->value.empty()) return absl::InvalidArgumentError(fmt::format("{} takes no value", name));
+      value = a.substr(equals + 1);
+    } else if (!option->value.empty()) {
+      if (i + 1 == arguments.size()) {
+        return absl::InvalidArgumentError(fmt::format("{} needs a value: {}", name, option->value));
+      }
+      value = arguments[++i];
+    }
+    args.values_[name].push_back(std::move(value));
+  }
+  return args;
+}
+
+std::string Help(const Command& command) {
+  std::string text =
+      fmt::format("sluicectl {}: {}\n\nusage: sluicectl {} [options] {}\n", command.name, command.summary, command.name,
+                  command.operands);
+  if (!command.options.empty()) {
+    text += "\n";
+    for (const Option& o : command.options) text += Row(o);
+  }
+  text += "\n";
+  for (const Option& o : CommonOptions()) text += Row(o);
+  if (!command.examples.empty()) text += "\nexamples:\n" + command.examples;
+  return text;
+}
+
+}  // namespace sluice::cli

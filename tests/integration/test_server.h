@@ -1,0 +1,132 @@
+// The whole server in this process on a free loopback port, with real gRPC over real sockets.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/check.h"
+#include "engine/backend/synthetic_backend.h"
+#include "gtest/gtest.h"
+#include "services/server.h"
+#include "sluice/v1/admin.grpc.pb.h"
+#include "sluice/v1/inference.grpc.pb.h"
+
+namespace sluice::test {
+
+namespace pb = ::sluice::v1;
+
+struct TestServerOptions {
+  engine::SyntheticOptions backend;
+  config::RuntimeConfig runtime;
+  std::vector<config::ApiKey> keys;
+  flags::RolloutBps ttft_bps = 0;
+  engine::BackendFactory make_backend;  // empty: synthetic with `backend`
+  std::string model_path = "synthetic:";
+};
+
+class TestServer {
+ public:
+  explicit TestServer(TestServerOptions o = {}) {
+    services::ServerParts parts;
+    parts.runtime = o.runtime;
+    parts.runtime.server.grpc_address = "127.0.0.1:0";
+    parts.runtime.server.metrics_address = "127.0.0.1:0";
+    if (parts.runtime.models.models.empty()) {
+      parts.runtime.models.models = {{.name = "default", .path = o.model_path, .geometry = o.backend.geometry}};
+    }
+    parts.flags.flags = {
+        {.key = "phase5", .enabled = true, .rollout_bps = flags::kBuckets, .salt = "phase5"},
+        {.key = "ttft_pipeline", .enabled = true, .rollout_bps = o.ttft_bps, .salt = "ttft", .parent = "phase5",
+         .features = {{"warmup_queue", true}, {"kv_prep", true}}},
+        {.key = "qos_policy", .enabled = true, .rollout_bps = flags::kBuckets, .salt = "qos", .dry_run = true,
+         .parent = "phase5"}};
+    parts.keys = o.keys;
+    parts.probe = [](const std::string&) { return absl::OkStatus(); };
+    parts.make_backend = o.make_backend ? o.make_backend : [backend = o.backend](const engine::ModelSpec& spec)
+        -> absl::StatusOr<std::unique_ptr<engine::Backend>> {
+      engine::SyntheticOptions options = backend;
+      options.geometry = spec.geometry;
+      return std::make_unique<engine::SyntheticBackend>(options, [](Duration d) { std::this_thread::sleep_for(d); });
+    };
+    auto server = services::Server::Start(std::move(parts), clock_);
+    SLUICE_CHECK(server.ok(), "the test server starts");
+    server_ = *std::move(server);
+    address_ = "127.0.0.1:" + std::to_string(server_->grpc_port());
+    while (server_->state() == "starting") std::this_thread::yield();
+    inference_ = pb::InferenceService::NewStub(Channel());
+    admin_ = pb::AdminService::NewStub(Channel());
+  }
+
+  std::shared_ptr<grpc::Channel> Channel() const {
+    return grpc::CreateChannel(address_, grpc::InsecureChannelCredentials());
+  }
+  pb::InferenceService::Stub& inference() { return *inference_; }
+  pb::AdminService::Stub& admin() { return *admin_; }
+  services::Server& server() { return *server_; }
+  const std::string& address() const { return address_; }
+  void Stop() { server_.reset(); }
+
+ private:
+  SystemClock clock_;
+  std::unique_ptr<services::Server> server_;
+  std::string address_;
+  std::unique_ptr<pb::InferenceService::Stub> inference_;
+  std::unique_ptr<pb::AdminService::Stub> admin_;
+};
+
+// One finished Generate call.
+struct Reply {
+  grpc::Status status;
+  std::string text;
+  std::vector<int> token_ids;
+  pb::Finish finish;
+  int messages = 0;
+  std::multimap<std::string, std::string> trailers;
+
+  std::string Trailer(const std::string& key) const {
+    const auto it = trailers.find(key);
+    return it == trailers.end() ? "" : it->second;
+  }
+};
+
+inline pb::GenerateRequest Greedy(const std::string& prompt, int max_tokens) {
+  pb::GenerateRequest request;
+  request.set_prompt(prompt);
+  request.set_max_tokens(max_tokens);
+  request.mutable_sampling()->set_temperature(0);
+  request.set_return_token_ids(true);
+  return request;
+}
+
+// Reads to the end, or until `stop_after` messages and then cancels.
+inline Reply Generate(pb::InferenceService::Stub& stub, const pb::GenerateRequest& request, int stop_after = -1,
+                      const std::map<std::string, std::string>& metadata = {}) {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(120));
+  for (const auto& [key, value] : metadata) context.AddMetadata(key, value);
+  Reply reply;
+  auto reader = stub.Generate(&context, request);
+  pb::GenerateResponse message;
+  while (reader->Read(&message)) {
+    ++reply.messages;
+    reply.text += message.text();
+    reply.token_ids.insert(reply.token_ids.end(), message.token_ids().begin(), message.token_ids().end());
+    if (message.has_finish()) reply.finish = message.finish();
+    if (reply.messages == stop_after) context.TryCancel();
+  }
+  reply.status = reader->Finish();
+  for (const auto& [key, value] : context.GetServerTrailingMetadata()) {
+    reply.trailers.emplace(std::string(key.data(), key.size()), std::string(value.data(), value.size()));
+  }
+  return reply;
+}
+
+// The value of a series in the server's own /metrics text, or -1.
+double Scrape(int port, const std::string& series);
+
+}  // namespace sluice::test
