@@ -17,11 +17,13 @@ namespace sluice::config {
 // Reads an environment variable; nullptr when unset. Injected for tests.
 using Environment = std::function<const char*(const char*)>;
 
-// config/runtime.yaml. Keys of the seeds (streaming.maxConcurrentStreams, streaming.batchSize, ...) map to ours: see the
-// table in docs/configuration.md. Environment over file: SLUICE_<PATH_OF_KEY> (server.grpc_address →
-// SLUICE_SERVER_GRPC_ADDRESS), MODEL_PATH (path of the default model), MAX_CONCURRENT, PRELOAD_MODEL. An unknown
-// SLUICE_* variable that looks like a key (nearest match) is a fault as well; SLUICE_CACHE and SLUICE_TEST_* are not ours.
-// `models`: NAME=PATH pairs of the command line, replacing or adding to the file's models.
+// config/runtime.yaml; an empty path: the defaults. Keys of the seeds (streaming.maxConcurrentStreams,
+// streaming.batchSize, ...) map to ours: see the table in docs/configuration.md. Environment over file:
+// SLUICE_<PATH_OF_KEY> (server.grpc_address → SLUICE_SERVER_GRPC_ADDRESS), MODEL_PATH (path of the default model),
+// MAX_CONCURRENT, PRELOAD_MODEL. An unknown SLUICE_* variable that looks like a key (nearest match) is a fault as well;
+// SLUICE_CACHE and SLUICE_TEST_* are not ours.
+// `models`: NAME=PATH pairs of the command line, replacing or adding to the file's models; an empty name: the default
+// model. Says nothing about rules that span keys: call ValidateRuntime on the result.
 absl::StatusOr<RuntimeConfig> LoadRuntimeConfig(const std::string& path, const Environment& env,
                                                 const std::vector<std::string>& all_env_names,
                                                 const std::vector<std::pair<std::string, std::string>>& models);

@@ -1,0 +1,202 @@
+#include "config/values.h"
+
+#include <arpa/inet.h>
+
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <cmath>
+#include <numeric>
+
+#include "base/strings.h"
+#include "fmt/format.h"
+
+namespace sluice::config {
+namespace {
+
+bool IsDigits(std::string_view text) {
+  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
+
+std::string Lower(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return out;
+}
+
+bool IsControl(char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }
+
+// Lower case without separators, so that max_models and maxModels are the same.
+std::string Folded(std::string_view name) {
+  std::string out = Lower(name);
+  out.erase(std::remove_if(out.begin(), out.end(), [](char c) { return c == '_' || c == '-' || c == '.'; }), out.end());
+  return out;
+}
+
+// Insertions, deletions, substitutions (Levenshtein), and swaps of neighbours, each counting one.
+size_t EditDistance(std::string_view a, std::string_view b) {
+  std::vector<size_t> before(b.size() + 1), last(b.size() + 1), row(b.size() + 1);
+  std::iota(last.begin(), last.end(), size_t{0});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      row[j] = std::min({last[j] + 1, row[j - 1] + 1, last[j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) row[j] = std::min(row[j], before[j - 2] + 1);
+    }
+    std::swap(before, last);
+    std::swap(last, row);
+  }
+  return last[b.size()];
+}
+
+struct HostPort {
+  std::string_view host, port;
+};
+
+std::optional<HostPort> SplitAddress(std::string_view text) {
+  const size_t colon = text.rfind(':');
+  if (colon == std::string_view::npos) return std::nullopt;
+  HostPort out{text.substr(0, colon), text.substr(colon + 1)};
+  if (out.host.size() >= 2 && out.host.front() == '[' && out.host.back() == ']') {
+    out.host = out.host.substr(1, out.host.size() - 2);
+    in6_addr ignored;
+    if (inet_pton(AF_INET6, std::string(out.host).c_str(), &ignored) != 1) return std::nullopt;
+    return out;
+  }
+  const auto allowed = [](unsigned char c) { return std::isalnum(c) != 0 || c == '.' || c == '-' || c == '_'; };
+  if (out.host.empty() || !std::all_of(out.host.begin(), out.host.end(), allowed)) return std::nullopt;
+  return out;
+}
+
+}  // namespace
+
+std::string Quote(std::string_view text) {
+  constexpr size_t kShown = 64;
+  std::string out = "\"";
+  for (const char c : text.substr(0, kShown)) {
+    if (IsControl(c)) {
+      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+    } else {
+      out += c;
+    }
+  }
+  if (text.size() > kShown) out += "...";
+  return ReplaceInvalidUtf8(out + "\"");
+}
+
+Parsed<int64_t> ParseInteger(std::string_view text, int64_t min, int64_t max) {
+  int64_t value = 0;
+  const bool negative = text.starts_with('-');
+  if (!IsDigits(text.substr(negative ? 1 : 0))) return {{}, Quote(text) + " is not a whole number"};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || value < min || value > max) return {{}, Quote(text) + " is out of range"};
+  return {value, ""};
+}
+
+Parsed<double> ParseNumber(std::string_view text, double min, double max) {
+  const std::string lower = Lower(text);
+  for (const char* word : {"nan", "inf"}) {
+    if (lower.find(word) != std::string::npos) return {{}, Quote(text) + " is not a finite number"};
+  }
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (end != text.data() + text.size() || error == std::errc::invalid_argument) {
+    return {{}, Quote(text) + " is not a number"};
+  }
+  if (error != std::errc() || !std::isfinite(value) || value < min || value > max) {
+    return {{}, Quote(text) + " is out of range"};
+  }
+  return {value, ""};
+}
+
+Parsed<bool> ParseBool(std::string_view text, bool digits) {
+  const std::string lower = Lower(text);
+  if (lower == "true" || lower == "yes" || lower == "on" || (digits && lower == "1")) return {true, ""};
+  if (lower == "false" || lower == "no" || lower == "off" || (digits && lower == "0")) return {false, ""};
+  return {{}, Quote(text) + " is not a boolean"};
+}
+
+Parsed<uint32_t> ParsePercentAsBps(std::string_view text) {
+  const bool negative = text.starts_with('-');
+  const std::string_view number = text.substr(negative ? 1 : 0);
+  const size_t point = number.find('.');
+  const std::string_view whole = number.substr(0, point);
+  const std::string_view decimals = point == std::string_view::npos ? "0" : number.substr(point + 1);
+  if (!IsDigits(whole) || !IsDigits(decimals)) return {{}, Quote(text) + " is not a percentage"};
+  if (decimals.size() > 2) return {{}, Quote(text) + " has more than two decimals"};
+  uint32_t bps = 0;
+  const auto [end, error] = std::from_chars(whole.data(), whole.data() + whole.size(), bps);
+  if (negative || error != std::errc() || bps > 100) return {{}, Quote(text) + " is out of range"};
+  bps = bps * 100 + static_cast<uint32_t>(decimals[0] - '0') * 10;
+  if (decimals.size() == 2) bps += static_cast<uint32_t>(decimals[1] - '0');
+  if (bps > 10000) return {{}, Quote(text) + " is out of range"};
+  return {bps, ""};
+}
+
+Parsed<std::string> ParseText(std::string_view text, size_t max_bytes) {
+  if (text.size() > max_bytes) return {{}, fmt::format("has {} bytes", text.size())};
+  if (std::any_of(text.begin(), text.end(), IsControl)) return {{}, Quote(text) + " has a control character"};
+  if (!IsValidUtf8(text)) return {{}, Quote(text) + " is not valid UTF-8"};
+  return {std::string(text), ""};
+}
+
+Parsed<std::string> ParseName(std::string_view text) {
+  constexpr size_t kMaxBytes = 128;
+  constexpr std::string_view kPunctuation = "._:/@+-";
+  if (text.empty()) return {{}, "is empty"};
+  if (text.size() > kMaxBytes) return {{}, fmt::format("has {} bytes", text.size())};
+  for (const char c : text) {
+    const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+    if (!letter && kPunctuation.find(c) == std::string_view::npos) return {{}, Quote(text) + " is not a name"};
+  }
+  return {std::string(text), ""};
+}
+
+Parsed<std::string> ParseAddress(std::string_view text) {
+  const std::optional<HostPort> parts = text.size() <= 260 ? SplitAddress(text) : std::nullopt;
+  if (!parts || !ParseInteger(parts->port, 0, 65535).value || parts->port.starts_with('-')) {
+    return {{}, Quote(text) + " is not an address"};
+  }
+  return {std::string(text), ""};
+}
+
+bool IsLoopback(std::string_view address) {
+  const std::optional<HostPort> parts = SplitAddress(address);
+  if (!parts) return false;
+  const std::string host(parts->host);
+  in_addr v4;
+  if (inet_pton(AF_INET, host.c_str(), &v4) == 1) return (ntohl(v4.s_addr) >> 24) == 127;
+  in6_addr v6;
+  if (inet_pton(AF_INET6, host.c_str(), &v6) == 1) return IN6_IS_ADDR_LOOPBACK(&v6);
+  return Lower(host) == "localhost";
+}
+
+std::string ScreamingCase(std::string_view key) {
+  std::string out;
+  bool after_lower = false;
+  for (const char c : key) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (after_lower && std::isupper(byte) != 0) out += '_';
+    after_lower = std::islower(byte) != 0;
+    out += c == '.' ? '_' : static_cast<char>(std::toupper(byte));
+  }
+  return out;
+}
+
+std::optional<std::string> NearestName(std::string_view name, const std::vector<std::string>& candidates) {
+  constexpr size_t kLongestName = 128;
+  if (name.size() > kLongestName) return std::nullopt;
+  const std::string folded = Folded(name);
+  size_t best = std::max<size_t>(1, std::min<size_t>(4, folded.size() / 3)) + 1;
+  std::optional<std::string> nearest;
+  for (const std::string& candidate : candidates) {
+    const size_t distance = EditDistance(folded, Folded(candidate));
+    if (distance < best) {
+      best = distance;
+      nearest = candidate;
+    }
+  }
+  return nearest;
+}
+
+}  // namespace sluice::config

@@ -1,0 +1,161 @@
+// The files in config/ load without a fault, mean what the code's defaults mean, and survive random damage.
+#include <cstdio>
+#include <iterator>
+#include <random>
+
+#include "base/strings.h"
+#include "config/config_loader.h"
+#include "tests/config/config_test_support.h"
+#include "tests/support/status_matchers.h"
+
+namespace sluice::config {
+namespace {
+
+using test::IsOk;
+using test::StatusIs;
+
+std::string ReadAll(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return std::string(std::istreambuf_iterator<char>(in), {});
+}
+
+TEST(ShippedFiles, RuntimeLoadsAndNeedsOnlyAModel) {
+  const auto without = LoadRuntimeConfig("config/runtime.yaml", nullptr, {}, {});
+  ASSERT_THAT(without, IsOk());
+  EXPECT_THAT(ValidateRuntime(*without),
+              StatusIs(absl::StatusCode::kInvalidArgument, testing::HasSubstr("MODEL_PATH or --model")));
+  const TestVariables variables = {{"MODEL_PATH", "m.gguf"}};
+  const auto config = LoadRuntimeConfig("config/runtime.yaml", Env(variables), NamesOf(variables), {});
+  ASSERT_THAT(config, IsOk());
+  EXPECT_THAT(ValidateRuntime(*config), IsOk());
+  ASSERT_EQ(config->models.models.size(), 1u);
+  EXPECT_EQ(config->models.models[0].name, "default");
+  EXPECT_EQ(config->models.models[0].geometry.slots, 100);
+  EXPECT_EQ(config->models.models[0].geometry.slot_context, 1024);
+}
+
+TEST(ShippedFiles, RuntimeSaysTheDefaultsOfTheCode) {
+  const auto file = LoadRuntimeConfig("config/runtime.yaml", nullptr, {}, {});
+  const auto code = LoadRuntimeConfig("", nullptr, {}, {});
+  ASSERT_THAT(file, IsOk());
+  ASSERT_THAT(code, IsOk());
+  EXPECT_EQ(file->server.grpc_address, code->server.grpc_address);
+  EXPECT_EQ(file->server.metrics_address, code->server.metrics_address);
+  EXPECT_EQ(file->server.max_message_bytes, code->server.max_message_bytes);
+  EXPECT_EQ(file->server.max_metadata_bytes, code->server.max_metadata_bytes);
+  EXPECT_EQ(file->server.max_streams_per_connection, code->server.max_streams_per_connection);
+  EXPECT_EQ(file->server.max_connection_age, code->server.max_connection_age);
+  EXPECT_EQ(file->server.max_connection_age_grace, code->server.max_connection_age_grace);
+  EXPECT_EQ(file->server.min_client_ping_interval, code->server.min_client_ping_interval);
+  EXPECT_EQ(file->server.drain_grace, code->server.drain_grace);
+  EXPECT_EQ(file->server.drain_delay, code->server.drain_delay);
+  EXPECT_EQ(file->server.tls.reload_interval, code->server.tls.reload_interval);
+  EXPECT_EQ(file->max_tokens_limit, code->max_tokens_limit);
+  EXPECT_EQ(file->default_max_tokens, code->default_max_tokens);
+  EXPECT_EQ(file->models.max_models, code->models.max_models);
+  EXPECT_EQ(file->models.memory_budget_bytes, code->models.memory_budget_bytes);
+  EXPECT_EQ(file->scheduler.max_queue, code->scheduler.max_queue);
+  EXPECT_EQ(file->scheduler.max_batch_tokens, code->scheduler.max_batch_tokens);
+  EXPECT_EQ(file->scheduler.max_running, code->scheduler.max_running);
+  EXPECT_EQ(file->scheduler.step_target, code->scheduler.step_target);
+  EXPECT_EQ(file->scheduler.step_stretch, code->scheduler.step_stretch);
+  EXPECT_EQ(file->scheduler.min_prefill_tokens, code->scheduler.min_prefill_tokens);
+  EXPECT_EQ(file->scheduler.idle_prefill_tokens, code->scheduler.idle_prefill_tokens);
+  EXPECT_EQ(file->scheduler.stream_buffer_tokens, code->scheduler.stream_buffer_tokens);
+  EXPECT_EQ(file->scheduler.slow_reader_timeout, code->scheduler.slow_reader_timeout);
+  EXPECT_EQ(file->admission.max_concurrent, code->admission.max_concurrent);
+  EXPECT_EQ(file->admission.max_queue, code->admission.max_queue);
+  EXPECT_EQ(file->admission.queue_timeout, code->admission.queue_timeout);
+  EXPECT_EQ(file->admission.starvation_after, code->admission.starvation_after);
+  EXPECT_EQ(file->admission.default_deadline, code->admission.default_deadline);
+  EXPECT_EQ(file->breaker.failure_rate_threshold, code->breaker.failure_rate_threshold);
+  EXPECT_EQ(file->breaker.slow_call_rate_threshold, code->breaker.slow_call_rate_threshold);
+  EXPECT_EQ(file->breaker.slow_call_duration, code->breaker.slow_call_duration);
+  EXPECT_EQ(file->breaker.sliding_window_size, code->breaker.sliding_window_size);
+  EXPECT_EQ(file->breaker.minimum_number_of_calls, code->breaker.minimum_number_of_calls);
+  EXPECT_EQ(file->breaker.wait_in_open, code->breaker.wait_in_open);
+  EXPECT_EQ(file->breaker.permitted_calls_in_half_open, code->breaker.permitted_calls_in_half_open);
+  EXPECT_EQ(file->breaker.max_wait_in_half_open, code->breaker.max_wait_in_half_open);
+}
+
+TEST(ShippedFiles, FlagsLoadAndFormASet) {
+  const auto spec = LoadFlagSpec("config/feature-flags.yaml", nullptr);
+  ASSERT_THAT(spec, IsOk());
+  ASSERT_EQ(spec->flags.size(), 3u);
+  for (const flags::Flag& flag : spec->flags) {
+    EXPECT_TRUE(flag.enabled) << flag.key;
+    EXPECT_EQ(flag.rollout_bps, 10000u) << flag.key;
+    EXPECT_EQ(flag.dry_run, flag.key == "qos_policy") << flag.key;
+  }
+  EXPECT_THAT(flags::FlagSet::Create(*spec, 1), IsOk());
+}
+
+TEST(ShippedFiles, ApiKeysLoad) {
+  const auto keys = LoadApiKeys("config/api_keys.example.yaml");
+  ASSERT_THAT(keys, IsOk());
+  EXPECT_EQ(keys->size(), 2u);
+}
+
+// Overwrites, inserts, removes or repeats a few bytes.
+std::string Damage(std::string text, std::mt19937& random) {
+  const auto below = [&](size_t n) { return std::uniform_int_distribution<size_t>(0, n - 1)(random); };
+  constexpr std::string_view kTroublesome = ":-[]{},&*!|>'\"%@`#?~\n\t \\0.eE";
+  const size_t edits = 1 + below(8);
+  for (size_t i = 0; i < edits && !text.empty(); ++i) {
+    const size_t at = below(text.size());
+    const char c = below(2) == 0 ? static_cast<char>(below(256)) : kTroublesome[below(kTroublesome.size())];
+    switch (below(4)) {
+      case 0:
+        text[at] = c;
+        break;
+      case 1:
+        text.insert(at, 1, c);
+        break;
+      case 2:
+        text.erase(at, 1 + below(20));
+        break;
+      default:
+        text.insert(below(text.size()), text.substr(at, 1 + below(60)));
+    }
+  }
+  return text;
+}
+
+TEST(ShippedFiles, RandomDamageIsAFaultOrHarmlessNeverACrash) {
+  constexpr uint32_t kSeed = 20260301;
+  constexpr int kRounds = 1000;
+  std::printf("seed %u\n", kSeed);
+  std::mt19937 random(kSeed);
+  const std::string runtime = ReadAll("config/runtime.yaml"), flag_file = ReadAll("config/feature-flags.yaml"),
+                    keys = ReadAll("config/api_keys.example.yaml");
+  const TestFile file("");
+  int refused = 0;
+  const auto judge = [&](const absl::Status& status, int round) {
+    if (status.ok()) return;
+    ++refused;
+    ASSERT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << "round " << round;
+    ASSERT_TRUE(IsValidUtf8(ToStd(status.message()))) << "round " << round;
+    for (const std::string& line : file.Lines(status)) {
+      ASSERT_THAT(line, testing::StartsWith("f.yaml:")) << "round " << round;
+      ASSERT_THAT(line, testing::AnyOf(testing::HasSubstr("; allowed: "), testing::HasSubstr(" more faults")))
+          << "round " << round;
+    }
+  };
+  for (int round = 0; round < kRounds; ++round) {
+    file.Write(Damage(runtime, random));
+    judge(LoadRuntimeConfig(file.path(), nullptr, {}, {}).status(), round);
+    file.Write(Damage(flag_file, random));
+    const auto spec = LoadFlagSpec(file.path(), nullptr);
+    judge(spec.status(), round);
+    if (spec.ok()) {
+      ASSERT_THAT(flags::FlagSet::Create(*spec, 1), IsOk()) << "round " << round;
+    }
+    file.Write(Damage(keys, random));
+    judge(LoadApiKeys(file.path()).status(), round);
+    if (HasFatalFailure()) return;
+  }
+  EXPECT_GT(refused, kRounds);  // most damage is seen
+}
+
+}  // namespace
+}  // namespace sluice::config
