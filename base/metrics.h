@@ -111,8 +111,7 @@ class MetricsRegistry {
   Family<Gauge>& AddGauge(std::string name, std::string help, std::vector<std::string> label_names = {},
                           size_t max_series = kDefaultMaxSeries);
   Family<Histogram>& AddHistogram(std::string name, std::string help, std::vector<double> bounds,
-                                  std::vector<std::string> label_names = {},
-                                  size_t max_series = kDefaultMaxSeries);
+                                  std::vector<std::string> label_names = {}, size_t max_series = kDefaultMaxSeries);
   // A gauge without labels whose value is asked for at scrape time. `read` must be thread-safe and quick,
   // and must outlive the registry's last Collect().
   void AddCallbackGauge(std::string name, std::string help, std::function<double()> read);
