@@ -10,10 +10,10 @@
 namespace sluice::engine {
 
 struct LlamaOptions {
-  std::string path;          // GGUF file
-  KvGeometry geometry;       // one KV stream per slot (not kv_unified: every sequence would scan all cells)
-  int threads = 2;           // compute threads
-  int max_batch_tokens = 512;  // n_batch and n_ubatch
+  std::string path;              // GGUF file
+  KvGeometry geometry;           // one KV stream per slot (not kv_unified: every sequence would scan all cells)
+  int threads = 2;               // compute threads
+  int max_batch_tokens = 512;    // n_batch and n_ubatch
   int embedding_context = 1024;  // tokens one Embed call accepts; its context is made on first use
 };
 
