@@ -5,6 +5,7 @@
 #include <grpcpp/support/status.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/status.h"
 #include "base/strings.h"
@@ -17,11 +18,15 @@ namespace {
 
 constexpr char kDomain[] = "sluice";
 
-// Clients refuse trailers above 8 KiB by default and would then see no status at all. The message travels twice.
-constexpr size_t kMaxMessageBytes = 1024;
-constexpr size_t kMaxViolationBytes = 1536;  // fields and descriptions together
-constexpr size_t kMaxMetadataBytes = 512;    // keys and values together
-constexpr size_t kMaxTrailerBytes = 512;     // each
+// Clients refuse trailers above 8 KiB by default and would then see no status at all. Together these stay below it,
+// even when the message, which travels twice, is percent-encoded once and everything else is base64.
+constexpr size_t kMaxMessageBytes = 768;
+constexpr size_t kMaxViolationBytes = 1024;  // fields and descriptions together
+constexpr size_t kMaxFieldBytes = 128;
+constexpr size_t kMaxDescriptionBytes = 384;
+constexpr size_t kMaxMetadataBytes = 256;  // keys and values together
+constexpr size_t kMaxNameBytes = 128;      // ids and names
+constexpr size_t kMaxExplanationBytes = 512;
 
 std::string Cut(std::string_view s, size_t max_bytes) {
   constexpr std::string_view kMark = "...";
@@ -46,16 +51,17 @@ google::rpc::ErrorInfo MakeErrorInfo(const absl::Status& status, const ErrorDeta
 google::rpc::BadRequest MakeBadRequest(const std::vector<FieldViolation>& violations) {
   google::rpc::BadRequest bad;
   size_t bytes = 0;
-  for (const FieldViolation& violation : violations) {
+  for (size_t i = 0; i < violations.size(); ++i) {
+    std::string field = Cut(violations[i].field, kMaxFieldBytes);
+    std::string description = Cut(violations[i].description, kMaxDescriptionBytes);
+    bytes += field.size() + description.size();
     auto* out = bad.add_field_violations();
-    out->set_field(Cut(violation.field, 128));
-    out->set_description(Cut(violation.description, 512));
-    bytes += out->field().size() + out->description().size();
-    const size_t left = violations.size() - static_cast<size_t>(bad.field_violations_size());
-    if (bytes > kMaxViolationBytes && left > 0) {
-      bad.add_field_violations()->set_description(fmt::format("and {} more", left));
+    if (bytes > kMaxViolationBytes) {
+      out->set_description(fmt::format("and {} more", violations.size() - i));
       break;
     }
+    out->set_field(std::move(field));
+    out->set_description(std::move(description));
   }
   return bad;
 }
@@ -84,9 +90,9 @@ void AddPushback(const absl::Status& status, const ErrorDetails& details, grpc::
 }
 
 // gRPC aborts the process over a metadata value that HTTP/2 forbids, so nothing else may reach it.
-void AddTrailer(const char* key, std::string_view value, grpc::CallbackServerContext& context) {
+void AddTrailer(const char* key, std::string_view value, size_t max_bytes, grpc::CallbackServerContext& context) {
   if (value.empty()) return;
-  std::string safe(value.substr(0, kMaxTrailerBytes));
+  std::string safe(value.substr(0, max_bytes));
   std::replace_if(
       safe.begin(), safe.end(), [](char c) { return c < 0x20 || c >= 0x7F; }, '?');
   context.AddTrailingMetadata(key, safe);
@@ -107,7 +113,7 @@ grpc::Status ToGrpcStatus(const absl::Status& status, grpc::CallbackServerContex
   if (details.retry_after.has_value()) wire.add_details()->PackFrom(MakeRetryInfo(*details.retry_after));
   if (!request_id.empty()) {
     google::rpc::RequestInfo request;
-    request.set_request_id(Cut(request_id, 128));
+    request.set_request_id(Cut(request_id, kMaxNameBytes));
     wire.add_details()->PackFrom(request);
   }
   AddPushback(status, details, context);
@@ -115,11 +121,11 @@ grpc::Status ToGrpcStatus(const absl::Status& status, grpc::CallbackServerContex
 }
 
 void AddTrailers(const FlowInfo& info, grpc::CallbackServerContext& context) {
-  AddTrailer("sluice-request-id", info.request_id, context);
-  AddTrailer("sluice-flags", info.flags, context);
-  AddTrailer("sluice-qos", info.qos, context);
-  AddTrailer("sluice-pipeline", info.pipeline, context);
-  AddTrailer("sluice-model", info.model, context);
+  AddTrailer("sluice-request-id", info.request_id, kMaxNameBytes, context);
+  AddTrailer("sluice-flags", info.flags, kMaxExplanationBytes, context);
+  AddTrailer("sluice-qos", info.qos, kMaxExplanationBytes, context);
+  AddTrailer("sluice-pipeline", info.pipeline, kMaxNameBytes, context);
+  AddTrailer("sluice-model", info.model, kMaxNameBytes, context);
 }
 
 }  // namespace sluice::services
