@@ -1,0 +1,225 @@
+// inference.GRPCInferenceService. ModelStreamInfer is in oip_stream, what an inference does in oip_run.
+#include <fmt/format.h>
+
+#include <memory>
+#include <utility>
+
+#include "base/status.h"
+#include "inference/grpc_service.grpc.pb.h"
+#include "services/grpc/doors.h"
+#include "services/grpc/oip_metadata.h"
+#include "services/grpc/oip_run.h"
+#include "services/grpc/oip_stream.h"
+#include "services/grpc/status_mapping.h"
+
+namespace sluice::services {
+namespace {
+
+using grpc::CallbackServerContext;
+using grpc::ServerUnaryReactor;
+
+// For calls that are answered before the handler returns.
+ServerUnaryReactor* Answer(CallbackServerContext& context, const absl::Status& status, const std::string& request_id) {
+  ServerUnaryReactor* reactor = context.DefaultReactor();
+  reactor->Finish(ToGrpcStatus(status, context, request_id));
+  return reactor;
+}
+
+// ModelInfer. Kept by itself until OnDone, and by the wake-up that is still to come.
+class InferReactor final : public ServerUnaryReactor, public std::enable_shared_from_this<InferReactor> {
+ public:
+  static ServerUnaryReactor* Begin(OipShared& shared, CallbackServerContext& context, CallContext call,
+                                   OipRequest request, inference::ModelInferResponse& response) {
+    const auto reactor = std::make_shared<InferReactor>(shared, context, std::move(call), std::move(request), response);
+    reactor->self_ = reactor;
+    reactor->run_->Start(reactor->call_, [reactor] { reactor->Step(); });
+    return reactor.get();
+  }
+
+  InferReactor(OipShared& shared, CallbackServerContext& context, CallContext call, OipRequest request,
+               inference::ModelInferResponse& response)
+      : context_(context),
+        call_(std::move(call)),
+        response_(response),
+        run_(std::make_shared<OipRun>(std::move(request), shared)) {}
+
+  void OnCancel() override { run_->Cancel(); }
+  void OnDone() override { const std::shared_ptr<InferReactor> last_use = std::move(self_); }
+
+ private:
+  void Step() {
+    const OipRun::Got got = run_->Take(response_);
+    if (got == OipRun::Got::kNothing || got == OipRun::Got::kPart) {
+      return run_->Arm([self = shared_from_this()] { self->Step(); });
+    }
+    AddTrailers(run_->info(), context_);
+    Finish(ToGrpcStatus(run_->status(), context_, call_.request_id));
+  }
+
+  CallbackServerContext& context_;
+  const CallContext call_;
+  inference::ModelInferResponse& response_;
+  const std::shared_ptr<OipRun> run_;
+  std::shared_ptr<InferReactor> self_;
+};
+
+class OipService final : public inference::GRPCInferenceService::CallbackService {
+ public:
+  OipService(DoorContext doors, const CallGuard& guard) : shared_(std::move(doors), guard) {}
+
+  // Live and ready are for probes, which have no token.
+  ServerUnaryReactor* ServerLive(CallbackServerContext* context, const inference::ServerLiveRequest*,
+                                 inference::ServerLiveResponse* response) override {
+    response->set_live(true);
+    return Answer(*context, absl::OkStatus(), "");
+  }
+
+  ServerUnaryReactor* ServerReady(CallbackServerContext* context, const inference::ServerReadyRequest*,
+                                  inference::ServerReadyResponse* response) override {
+    response->set_ready(shared_.doors.state() == "ready");
+    return Answer(*context, absl::OkStatus(), "");
+  }
+
+  ServerUnaryReactor* ModelReady(CallbackServerContext* context, const inference::ModelReadyRequest* request,
+                                 inference::ModelReadyResponse* response) override {
+    return Guarded(*context, [&](const CallContext&) {
+      const auto model = FindModelVersion(models(), request->name(), request->version());
+      response->set_ready(model.ok() && model->state == engine::ModelState::kReady);
+      return absl::OkStatus();
+    });
+  }
+
+  ServerUnaryReactor* ServerMetadata(CallbackServerContext* context, const inference::ServerMetadataRequest*,
+                                     inference::ServerMetadataResponse* response) override {
+    return Guarded(*context, [&](const CallContext&) {
+      EncodeServerMetadata(*response);
+      return absl::OkStatus();
+    });
+  }
+
+  ServerUnaryReactor* ModelMetadata(CallbackServerContext* context, const inference::ModelMetadataRequest* request,
+                                    inference::ModelMetadataResponse* response) override {
+    return Guarded(*context, [&](const CallContext&) -> absl::Status {
+      SLUICE_ASSIGN_OR_RETURN(const auto model, FindModelVersion(models(), request->name(), request->version()));
+      EncodeModelMetadata(model, MakesEmbeddings(model), *response);
+      return absl::OkStatus();
+    });
+  }
+
+  ServerUnaryReactor* ModelConfig(CallbackServerContext* context, const inference::ModelConfigRequest* request,
+                                  inference::ModelConfigResponse* response) override {
+    return Guarded(*context, [&](const CallContext&) -> absl::Status {
+      SLUICE_ASSIGN_OR_RETURN(const auto model, FindModelVersion(models(), request->name(), request->version()));
+      EncodeModelConfig(model, MakesEmbeddings(model), *response->mutable_config());
+      return absl::OkStatus();
+    });
+  }
+
+  ServerUnaryReactor* ModelStatistics(CallbackServerContext* context, const inference::ModelStatisticsRequest* request,
+                                      inference::ModelStatisticsResponse* response) override {
+    return Guarded(*context, [&](const CallContext&) -> absl::Status {
+      if (!request->name().empty()) {
+        SLUICE_ASSIGN_OR_RETURN(const auto model, FindModelVersion(models(), request->name(), request->version()));
+        shared_.statistics.Fill(model.spec.name, *response->add_model_stats());
+        return absl::OkStatus();
+      }
+      for (const auto& model : models().List()) shared_.statistics.Fill(model.spec.name, *response->add_model_stats());
+      return absl::OkStatus();
+    });
+  }
+
+  ServerUnaryReactor* RepositoryIndex(CallbackServerContext* context, const inference::RepositoryIndexRequest* request,
+                                      inference::RepositoryIndexResponse* response) override {
+    return Guarded(*context, [&](const CallContext&) -> absl::Status {
+      SLUICE_RETURN_IF_ERROR(CheckRepository(request->repository_name()));
+      for (const engine::ModelInfo& model : models().List()) {
+        if (request->ready() && model.state != engine::ModelState::kReady) continue;
+        EncodeModelIndex(model, *response->add_models());
+      }
+      return absl::OkStatus();
+    });
+  }
+
+  ServerUnaryReactor* RepositoryModelLoad(CallbackServerContext* context,
+                                          const inference::RepositoryModelLoadRequest* request,
+                                          inference::RepositoryModelLoadResponse*) override {
+    const absl::StatusOr<CallContext> call = shared_.guard.Open(*context);
+    if (!call.ok()) return Answer(*context, call.status(), "");
+    absl::Status status = CheckAdmin(*call, request->repository_name(), request->parameters(), "");
+    const auto model = FindModelVersion(models(), request->model_name(), "");
+    status.Update(model.status());
+    if (!status.ok()) return Answer(*context, status, call->request_id);
+    ServerUnaryReactor* reactor = context->DefaultReactor();
+    models().Load(model->spec.name, "", model->spec.pinned,
+                  [context, reactor, call = *call](const absl::StatusOr<engine::ModelHandle>& loaded) {
+                    reactor->Finish(ToGrpcStatus(loaded.status(), *context, call.request_id));
+                  });
+    return reactor;
+  }
+
+  ServerUnaryReactor* RepositoryModelUnload(CallbackServerContext* context,
+                                            const inference::RepositoryModelUnloadRequest* request,
+                                            inference::RepositoryModelUnloadResponse*) override {
+    return Guarded(*context, [&](const CallContext& call) -> absl::Status {
+      SLUICE_RETURN_IF_ERROR(CheckAdmin(call, request->repository_name(), request->parameters(), "unload_dependents"));
+      return models().Unload(request->model_name());
+    });
+  }
+
+  ServerUnaryReactor* ModelInfer(CallbackServerContext* context, const inference::ModelInferRequest* request,
+                                 inference::ModelInferResponse* response) override {
+    absl::StatusOr<CallContext> call = shared_.guard.Open(*context);
+    if (!call.ok()) return Answer(*context, call.status(), "");
+    absl::StatusOr<OipRequest> decoded = DecodeInfer(*request, /*streaming=*/false, shared_.limits);
+    if (!decoded.ok()) return Answer(*context, decoded.status(), call->request_id);
+    return InferReactor::Begin(shared_, *context, *std::move(call), *std::move(decoded), *response);
+  }
+
+  grpc::ServerBidiReactor<inference::ModelInferRequest, inference::ModelStreamInferResponse>* ModelStreamInfer(
+      CallbackServerContext* context) override {
+    return OipStream::Open(shared_, *context, shared_.guard.Open(*context));
+  }
+
+ private:
+  engine::ModelPool& models() const { return shared_.doors.models; }
+
+  // Opens the call and answers with what `handle` returns.
+  template <typename Handle>
+  ServerUnaryReactor* Guarded(CallbackServerContext& context, Handle handle) {
+    const absl::StatusOr<CallContext> call = shared_.guard.Open(context);
+    return call.ok() ? Answer(context, handle(*call), call->request_id) : Answer(context, call.status(), "");
+  }
+
+  bool MakesEmbeddings(const engine::ModelInfo& model) const {
+    const auto handle = models().Acquire(model.spec.name);
+    return !handle.ok() || (*handle)->scheduler().backend().capabilities().embeddings;
+  }
+
+  static absl::Status CheckRepository(const std::string& name) {
+    if (name.empty()) return absl::OkStatus();
+    return InvalidFields(
+        {{"repository_name", fmt::format("got \"{}\"; there is one repository, without a name", name)}});
+  }
+
+  template <typename Parameters>
+  static absl::Status CheckAdmin(const CallContext& call, const std::string& repository, const Parameters& parameters,
+                                 std::string_view allowed) {
+    SLUICE_RETURN_IF_ERROR(CallGuard::RequireAdmin(call));
+    SLUICE_RETURN_IF_ERROR(CheckRepository(repository));
+    for (const auto& [name, value] : parameters) {
+      if (name == allowed) continue;
+      return InvalidFields({{"parameters." + name, "not supported; models are configured on the server"}});
+    }
+    return absl::OkStatus();
+  }
+
+  OipShared shared_;
+};
+
+}  // namespace
+
+std::unique_ptr<grpc::Service> MakeOipService(DoorContext doors, const CallGuard& guard) {
+  return std::make_unique<OipService>(std::move(doors), guard);
+}
+
+}  // namespace sluice::services
