@@ -5,6 +5,7 @@
 
 #include "base/strings.h"
 #include "config/config_loader.h"
+#include "config/yaml_tree.h"
 #include "tests/config/config_test_support.h"
 #include "tests/support/status_matchers.h"
 
@@ -94,6 +95,26 @@ TEST(ShippedFiles, ApiKeysLoad) {
   const auto keys = LoadApiKeys("config/api_keys.example.yaml");
   ASSERT_THAT(keys, IsOk());
   EXPECT_EQ(keys->size(), 2u);
+}
+
+// Every key of `node`, with its path.
+void CollectPaths(const YamlNode& node, const std::string& prefix, std::vector<std::string>* out) {
+  for (const YamlMember& member : node.members) {
+    const std::string path = prefix + member.key;
+    if (member.value.kind != YamlNode::Kind::kMap) out->push_back(path);
+    CollectPaths(member.value, path + ".", out);
+  }
+}
+
+TEST(ShippedFiles, EveryKeyIsInTheDocs) {
+  const auto tree = LoadYamlFile("config/runtime.yaml");
+  ASSERT_THAT(tree, IsOk());
+  std::vector<std::string> paths;
+  CollectPaths(*tree, "", &paths);
+  ASSERT_GT(paths.size(), 50u);
+  const std::string docs = ReadAll("docs/configuration.md");
+  for (const std::string& path : paths)
+    EXPECT_THAT(docs, testing::HasSubstr("`" + path + (path == "models" ? "[]." : "`")));
 }
 
 // Overwrites, inserts, removes or repeats a few bytes.
