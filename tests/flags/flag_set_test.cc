@@ -96,8 +96,7 @@ TEST(FlagSetTest, DisabledWinsOverPercentage) {
   Flag flag = On("f", 10000);
   flag.enabled = false;
   flag.layer = Layer::kEnv;
-  const Decision d = Ask(*Make({.flags = {flag}}), "f");
-  EXPECT_EQ(Explain(d), "f=off;reason=DISABLED;layer=env;epoch=7");
+  EXPECT_EQ(Explain(Ask(*Make({.flags = {flag}}), "f")), "f=off;reason=DISABLED;layer=env;epoch=7");
 }
 
 TEST(FlagSetTest, UnknownFlagIsOut) {
