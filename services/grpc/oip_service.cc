@@ -3,7 +3,9 @@
 
 #include <memory>
 #include <utility>
+#include <vector>
 
+#include "base/log.h"
 #include "base/status.h"
 #include "inference/grpc_service.grpc.pb.h"
 #include "services/grpc/doors.h"
@@ -11,6 +13,7 @@
 #include "services/grpc/oip_run.h"
 #include "services/grpc/oip_stream.h"
 #include "services/grpc/status_mapping.h"
+#include "services/prompt.h"
 
 namespace sluice::services {
 namespace {
@@ -24,6 +27,48 @@ ServerUnaryReactor* Answer(CallbackServerContext& context, const absl::Status& s
   reactor->Finish(ToGrpcStatus(status, context, request_id));
   return reactor;
 }
+
+absl::Status CheckRepository(const std::string& name) {
+  if (name.empty()) return absl::OkStatus();
+  return InvalidFields({{"repository_name", fmt::format("got \"{}\"; there is one repository, without a name", name)}});
+}
+
+// A load or unload on its way to an answer and the same log line that AdminService writes. Copyable; Finish once.
+struct AdminCall {
+  AdminCall(CallbackServerContext& c, const CallGuard& guard, std::string a, std::string m)
+      : context(&c), reactor(c.DefaultReactor()), opened(guard.Open(c)), action(std::move(a)), model(std::move(m)) {}
+
+  // Parameters are refused, but for `allowed`.
+  template <typename Parameters>
+  absl::Status Check(const std::string& repository, const Parameters& parameters, std::string_view allowed) const {
+    SLUICE_RETURN_IF_ERROR(opened.status());
+    SLUICE_RETURN_IF_ERROR(CallGuard::RequireAdmin(*opened));
+    SLUICE_RETURN_IF_ERROR(CheckRepository(repository));
+    for (const auto& [name, value] : parameters) {
+      if (name == allowed) continue;
+      return InvalidFields({{"parameters." + name, "not supported; models are configured on the server"}});
+    }
+    return absl::OkStatus();
+  }
+
+  ServerUnaryReactor* Finish(const absl::Status& status) const {
+    const CallContext call = opened.ok() ? *opened : CallContext();
+    Log(LogLevel::kInfo, "admin",
+        {{"request_id", call.request_id},
+         {"key", call.caller.key_name},
+         {"peer", call.peer},
+         {"action", action},
+         {"target", model},
+         {"result", ReasonOf(status)}});
+    reactor->Finish(ToGrpcStatus(status, *context, call.request_id));
+    return reactor;
+  }
+
+  CallbackServerContext* context;
+  ServerUnaryReactor* reactor;
+  absl::StatusOr<CallContext> opened;
+  std::string action, model;
+};
 
 // ModelInfer. Kept by itself until OnDone, and by the wake-up that is still to come.
 class InferReactor final : public ServerUnaryReactor, public std::enable_shared_from_this<InferReactor> {
@@ -82,8 +127,8 @@ class OipService final : public inference::GRPCInferenceService::CallbackService
 
   ServerUnaryReactor* ModelReady(CallbackServerContext* context, const inference::ModelReadyRequest* request,
                                  inference::ModelReadyResponse* response) override {
-    return Guarded(*context, [&](const CallContext&) {
-      const auto model = FindModelVersion(models(), request->name(), request->version());
+    return Guarded(*context, [&](const CallContext& call) {
+      const auto model = Find(call, request->name(), request->version());
       response->set_ready(model.ok() && model->state == engine::ModelState::kReady);
       return absl::OkStatus();
     });
@@ -99,8 +144,8 @@ class OipService final : public inference::GRPCInferenceService::CallbackService
 
   ServerUnaryReactor* ModelMetadata(CallbackServerContext* context, const inference::ModelMetadataRequest* request,
                                     inference::ModelMetadataResponse* response) override {
-    return Guarded(*context, [&](const CallContext&) -> absl::Status {
-      SLUICE_ASSIGN_OR_RETURN(const auto model, FindModelVersion(models(), request->name(), request->version()));
+    return Guarded(*context, [&](const CallContext& call) -> absl::Status {
+      SLUICE_ASSIGN_OR_RETURN(const auto model, Find(call, request->name(), request->version()));
       EncodeModelMetadata(model, MakesEmbeddings(model), *response);
       return absl::OkStatus();
     });
@@ -108,8 +153,8 @@ class OipService final : public inference::GRPCInferenceService::CallbackService
 
   ServerUnaryReactor* ModelConfig(CallbackServerContext* context, const inference::ModelConfigRequest* request,
                                   inference::ModelConfigResponse* response) override {
-    return Guarded(*context, [&](const CallContext&) -> absl::Status {
-      SLUICE_ASSIGN_OR_RETURN(const auto model, FindModelVersion(models(), request->name(), request->version()));
+    return Guarded(*context, [&](const CallContext& call) -> absl::Status {
+      SLUICE_ASSIGN_OR_RETURN(const auto model, Find(call, request->name(), request->version()));
       EncodeModelConfig(model, MakesEmbeddings(model), *response->mutable_config());
       return absl::OkStatus();
     });
@@ -117,22 +162,22 @@ class OipService final : public inference::GRPCInferenceService::CallbackService
 
   ServerUnaryReactor* ModelStatistics(CallbackServerContext* context, const inference::ModelStatisticsRequest* request,
                                       inference::ModelStatisticsResponse* response) override {
-    return Guarded(*context, [&](const CallContext&) -> absl::Status {
-      if (!request->name().empty()) {
-        SLUICE_ASSIGN_OR_RETURN(const auto model, FindModelVersion(models(), request->name(), request->version()));
-        shared_.statistics.Fill(model.spec.name, *response->add_model_stats());
+    return Guarded(*context, [&](const CallContext& call) -> absl::Status {
+      if (request->name().empty()) {
+        for (const auto& model : ListFor(call)) shared_.statistics.Fill(model.spec.name, *response->add_model_stats());
         return absl::OkStatus();
       }
-      for (const auto& model : models().List()) shared_.statistics.Fill(model.spec.name, *response->add_model_stats());
+      SLUICE_ASSIGN_OR_RETURN(const auto model, Find(call, request->name(), request->version()));
+      shared_.statistics.Fill(model.spec.name, *response->add_model_stats());
       return absl::OkStatus();
     });
   }
 
   ServerUnaryReactor* RepositoryIndex(CallbackServerContext* context, const inference::RepositoryIndexRequest* request,
                                       inference::RepositoryIndexResponse* response) override {
-    return Guarded(*context, [&](const CallContext&) -> absl::Status {
+    return Guarded(*context, [&](const CallContext& call) -> absl::Status {
       SLUICE_RETURN_IF_ERROR(CheckRepository(request->repository_name()));
-      for (const engine::ModelInfo& model : models().List()) {
+      for (const engine::ModelInfo& model : ListFor(call)) {
         if (request->ready() && model.state != engine::ModelState::kReady) continue;
         EncodeModelIndex(model, *response->add_models());
       }
@@ -143,27 +188,23 @@ class OipService final : public inference::GRPCInferenceService::CallbackService
   ServerUnaryReactor* RepositoryModelLoad(CallbackServerContext* context,
                                           const inference::RepositoryModelLoadRequest* request,
                                           inference::RepositoryModelLoadResponse*) override {
-    const absl::StatusOr<CallContext> call = shared_.guard.Open(*context);
-    if (!call.ok()) return Answer(*context, call.status(), "");
-    absl::Status status = CheckAdmin(*call, request->repository_name(), request->parameters(), "");
-    const auto model = FindModelVersion(models(), request->model_name(), "");
-    status.Update(model.status());
-    if (!status.ok()) return Answer(*context, status, call->request_id);
-    ServerUnaryReactor* reactor = context->DefaultReactor();
-    models().Load(model->spec.name, "", model->spec.pinned,
-                  [context, reactor, call = *call](const absl::StatusOr<engine::ModelHandle>& loaded) {
-                    reactor->Finish(ToGrpcStatus(loaded.status(), *context, call.request_id));
-                  });
-    return reactor;
+    AdminCall call(*context, shared_.guard, "LoadModel", request->model_name());
+    const absl::Status status = call.Check(request->repository_name(), request->parameters(), "");
+    if (!status.ok()) return call.Finish(status);
+    models().Load(request->model_name(), "", /*pin=*/false, [call](absl::StatusOr<engine::ModelHandle> model) {
+      const absl::Status loaded = model.status();
+      model = absl::CancelledError();  // gives the model back: the next call may unload it
+      call.Finish(loaded);
+    });
+    return call.reactor;
   }
 
   ServerUnaryReactor* RepositoryModelUnload(CallbackServerContext* context,
                                             const inference::RepositoryModelUnloadRequest* request,
                                             inference::RepositoryModelUnloadResponse*) override {
-    return Guarded(*context, [&](const CallContext& call) -> absl::Status {
-      SLUICE_RETURN_IF_ERROR(CheckAdmin(call, request->repository_name(), request->parameters(), "unload_dependents"));
-      return models().Unload(request->model_name());
-    });
+    AdminCall call(*context, shared_.guard, "UnloadModel", request->model_name());
+    const absl::Status status = call.Check(request->repository_name(), request->parameters(), "unload_dependents");
+    return call.Finish(status.ok() ? models().Unload(request->model_name()) : status);
   }
 
   ServerUnaryReactor* ModelInfer(CallbackServerContext* context, const inference::ModelInferRequest* request,
@@ -177,7 +218,7 @@ class OipService final : public inference::GRPCInferenceService::CallbackService
 
   grpc::ServerBidiReactor<inference::ModelInferRequest, inference::ModelStreamInferResponse>* ModelStreamInfer(
       CallbackServerContext* context) override {
-    return OipStream::Open(shared_, *context, shared_.guard.Open(*context));
+    return OipStream::Open(shared_, *context);
   }
 
  private:
@@ -190,27 +231,23 @@ class OipService final : public inference::GRPCInferenceService::CallbackService
     return call.ok() ? Answer(context, handle(*call), call->request_id) : Answer(context, call.status(), "");
   }
 
+  absl::StatusOr<engine::ModelInfo> Find(const CallContext& call, const std::string& name,
+                                         const std::string& version) const {
+    SLUICE_ASSIGN_OR_RETURN(engine::ModelInfo model, FindModelVersion(models(), name, version));
+    SLUICE_RETURN_IF_ERROR(CheckModelAllowed(call.caller, model.spec.name));
+    return model;
+  }
+
+  // What the caller may use.
+  std::vector<engine::ModelInfo> ListFor(const CallContext& call) const {
+    std::vector<engine::ModelInfo> list = models().List();
+    std::erase_if(list, [&](const auto& model) { return !CheckModelAllowed(call.caller, model.spec.name).ok(); });
+    return list;
+  }
+
   bool MakesEmbeddings(const engine::ModelInfo& model) const {
     const auto handle = models().Acquire(model.spec.name);
     return !handle.ok() || (*handle)->scheduler().backend().capabilities().embeddings;
-  }
-
-  static absl::Status CheckRepository(const std::string& name) {
-    if (name.empty()) return absl::OkStatus();
-    return InvalidFields(
-        {{"repository_name", fmt::format("got \"{}\"; there is one repository, without a name", name)}});
-  }
-
-  template <typename Parameters>
-  static absl::Status CheckAdmin(const CallContext& call, const std::string& repository, const Parameters& parameters,
-                                 std::string_view allowed) {
-    SLUICE_RETURN_IF_ERROR(CallGuard::RequireAdmin(call));
-    SLUICE_RETURN_IF_ERROR(CheckRepository(repository));
-    for (const auto& [name, value] : parameters) {
-      if (name == allowed) continue;
-      return InvalidFields({{"parameters." + name, "not supported; models are configured on the server"}});
-    }
-    return absl::OkStatus();
   }
 
   OipShared shared_;

@@ -9,15 +9,15 @@
 
 namespace sluice::services {
 
-OipStream* OipStream::Open(OipShared& shared, grpc::CallbackServerContext& context, absl::StatusOr<CallContext> call) {
-  const absl::Status refused = call.status();
-  const std::shared_ptr<OipStream> stream(
-      new OipStream(shared, context, call.ok() ? *std::move(call) : CallContext{.request_id = NewRequestId()}));
+OipStream* OipStream::Open(OipShared& shared, grpc::CallbackServerContext& context) {
+  const absl::StatusOr<CallContext> call = shared.guard.Open(context);
+  const std::string request_id = call.ok() ? call->request_id : "";
+  const std::shared_ptr<OipStream> stream(new OipStream(shared, context, request_id));
   stream->self_ = stream;
-  if (refused.ok()) {
+  if (call.ok()) {
     stream->ReadNext();
   } else {
-    stream->Finish(ToGrpcStatus(refused, context, stream->call_.request_id));
+    stream->Finish(ToGrpcStatus(call.status(), context, request_id));
   }
   return stream.get();
 }
@@ -48,19 +48,22 @@ void OipStream::BeginRequest() {
   const auto entry = std::make_shared<Entry>();
   entry->id = request_.id();
   entry->model = request_.model_name();
-  CallContext call = call_;
-  call.arrival = shared_.doors.clock.Now();
-  call.request_id = fmt::format("{}-{}", call_.request_id, ++requests_);
+  absl::StatusOr<CallContext> call = shared_.guard.Open(context_);  // each request is a call of its own
+  if (call.ok()) {
+    entry->call = *std::move(call);
+    entry->call.request_id = fmt::format("{}-{}", request_id_, ++requests_);
+  }
   absl::StatusOr<OipRequest> decoded = DecodeInfer(request_, /*streaming=*/true, shared_.limits);
-  entry->status = decoded.status();
-  if (decoded.ok()) entry->run = std::make_shared<OipRun>(*std::move(decoded), shared_);
+  entry->status = call.status();
+  entry->status.Update(decoded.status());
+  if (entry->status.ok()) entry->run = std::make_shared<OipRun>(*std::move(decoded), shared_);
   {
     MutexLock lock(mu_);
     if (cancelled_) return;
     entries_.insert(entry);
   }
   if (entry->run == nullptr) return Wake(entry);
-  entry->run->Start(call, [self = shared_from_this(), entry] { self->Wake(entry); });
+  entry->run->Start(entry->call, [self = shared_from_this(), entry] { self->Wake(entry); });
 }
 
 void OipStream::Wake(const EntryPtr& entry) {
@@ -175,7 +178,7 @@ void OipStream::FinishIfIdle() {
     finished_ = true;
     cancelled = cancelled_;
   }
-  AddTrailers({.request_id = call_.request_id}, context_);
+  AddTrailers({.request_id = request_id_}, context_);
   Finish(cancelled ? grpc::Status(grpc::StatusCode::CANCELLED, "cancelled by the client") : grpc::Status::OK);
 }
 

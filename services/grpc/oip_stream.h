@@ -24,8 +24,8 @@ class OipStream final
     : public grpc::ServerBidiReactor<inference::ModelInferRequest, inference::ModelStreamInferResponse>,
       public std::enable_shared_from_this<OipStream> {
  public:
-  // For the handler to return. The stream ends with UNAUTHENTICATED and the like at once when `call` is an error.
-  static OipStream* Open(OipShared& shared, grpc::CallbackServerContext& context, absl::StatusOr<CallContext> call);
+  // For the handler to return. A call that the guard refuses ends at once.
+  static OipStream* Open(OipShared& shared, grpc::CallbackServerContext& context);
 
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override;
@@ -36,6 +36,7 @@ class OipStream final
   // A request being answered; also one whose error is still to be written.
   struct Entry {
     std::string id, model;        // as the client sent them
+    CallContext call;             // counts as an open call while it is here; an idle stream does not hold up a drain
     std::shared_ptr<OipRun> run;  // null: `status` is the answer
     absl::Status status;
     bool empty_final_due = false;  // everything else is written
@@ -43,8 +44,8 @@ class OipStream final
   };
   using EntryPtr = std::shared_ptr<Entry>;
 
-  OipStream(OipShared& shared, grpc::CallbackServerContext& context, CallContext call)
-      : shared_(shared), context_(context), call_(std::move(call)) {}
+  OipStream(OipShared& shared, grpc::CallbackServerContext& context, std::string request_id)
+      : shared_(shared), context_(context), request_id_(std::move(request_id)) {}
 
   void BeginRequest();
   void ReadNext() ABSL_LOCKS_EXCLUDED(mu_);
@@ -57,7 +58,7 @@ class OipStream final
 
   OipShared& shared_;
   grpc::CallbackServerContext& context_;
-  const CallContext call_;
+  const std::string request_id_;                  // of the stream; its requests add -1, -2, ...
   uint64_t requests_ = 0;                         // reading side only
   inference::ModelInferRequest request_;          // being read, or just read
   inference::ModelStreamInferResponse response_;  // belongs to whoever set writing_
