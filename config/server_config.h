@@ -19,8 +19,8 @@
 namespace sluice::config {
 
 struct TlsOptions {
-  std::string certificate_file, key_file;  // PEM; both or neither
-  std::string client_ca_file;              // set: clients must show a certificate signed by it (mTLS)
+  std::string certificate_file, key_file;               // PEM; both or neither
+  std::string client_ca_file;                           // set: clients must show a certificate signed by it (mTLS)
   Duration reload_interval = std::chrono::seconds(60);  // rotated files are picked up within this
   bool enabled() const { return !certificate_file.empty(); }
 };
@@ -28,7 +28,7 @@ struct TlsOptions {
 struct ServerOptions {
   std::string grpc_address = "127.0.0.1:8001";
   std::string metrics_address = "127.0.0.1:8002";  // empty: off
-  bool insecure = false;  // allow a bind beyond loopback without TLS and auth
+  bool insecure = false;                           // allow a bind beyond loopback without TLS and auth
   TlsOptions tls;
   std::string api_keys_file;  // empty: no authentication (loopback only)
   int max_message_bytes = 4 << 20;
@@ -61,8 +61,8 @@ struct RuntimeConfig {
 
 // One caller, by the SHA-256 of its bearer token.
 struct ApiKey {
-  std::string name;           // for logs
-  std::string token_sha256;   // 64 lower-case hex digits
+  std::string name;          // for logs
+  std::string token_sha256;  // 64 lower-case hex digits
   std::string tenant;
   qos::QosClass highest_class = qos::QosClass::kInteractive;
   std::vector<std::string> models;  // allowed names; empty: all
