@@ -15,4 +15,6 @@ foreach(name llama-common llama-common-base llama ggml ggml-cpu ggml-base vendor
     list(APPEND libs ${SLUICE_LIB_${name}})
   endif()
 endforeach()
-target_link_libraries(sluice_llama_vendor INTERFACE -Wl,--start-group ${libs} -Wl,--end-group Threads::Threads dl m)
+find_package(OpenMP REQUIRED)
+target_link_libraries(sluice_llama_vendor INTERFACE
+  -Wl,--start-group ${libs} -Wl,--end-group ${OpenMP_CXX_LIBRARIES} Threads::Threads dl m)

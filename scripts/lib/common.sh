@@ -14,10 +14,12 @@ help_of() { sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$1"; }
 
 engine_version=0.3.36  # of the sdist; requirements-engine.txt pins its hash
 engine_flags=(
-  -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DGGML_NATIVE=ON -DGGML_OPENMP=OFF -DLLAMA_OPENSSL=OFF
+  -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DGGML_NATIVE=ON -DGGML_OPENMP=ON -DLLAMA_OPENSSL=OFF
   -DLLAMA_BUILD_COMMON=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF
   -DLLAMA_BUILD_UI=OFF -DLLAMA_BUILD_MTMD=OFF)
 engine_library_flags=(-DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF)
+# Force-included into every C++ file: without it GCC 12 builds AMX kernels that die by SIGILL.
+engine_fix=$root/scripts/lib/gcc12_amx.h
 model_name=SmolLM2-135M-Instruct
 model_source=$cache/models/$model_name.Q4_1.gguf  # as the wheel ships it
 model_source_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
@@ -28,7 +30,8 @@ engine_key() {
   local cpu
   cpu=$(uname -m && grep -E '^(model name|CPU part|flags|Features)' /proc/cpuinfo | sort -u) || true
   printf '%s-%s' "$engine_version" \
-    "$(printf '%s\n' "$cpu" "$(c++ --version 2>/dev/null | head -1)" "${engine_flags[@]}" | sha256sum | cut -c1-12)"
+    "$(printf '%s\n' "$cpu" "$(c++ --version 2>/dev/null | head -1)" "${engine_flags[@]}" "$(sha256sum <"$engine_fix")" |
+      sha256sum | cut -c1-12)"
 }
 
 # SLUICE_LLAMA_PREFIX from the environment wins: a llama.cpp of one's own, see docs/adr/0003-set-up-sources.md
@@ -60,6 +63,7 @@ extract_engine_source() {
   fi
   say "unpacking the engine source"
   tar -xzf "$sdist" -C "$1" --strip-components=2 "llama_cpp_python-$engine_version/vendor/llama.cpp"
+  cp "$engine_fix" "$1/"
 }
 
 # fetch REQUIREMENTS PIP_OPTION...: into $cache/downloads. pip checks the hashes; a file gets its name when complete.
