@@ -49,12 +49,12 @@ void OipStream::BeginRequest() {
   entry->id = request_.id();
   entry->model = request_.model_name();
   absl::StatusOr<CallContext> call = shared_.guard.Open(context_);  // each request is a call of its own
+  entry->status = call.status();
   if (call.ok()) {
     entry->call = *std::move(call);
     entry->call.request_id = fmt::format("{}-{}", request_id_, ++requests_);
   }
   absl::StatusOr<OipRequest> decoded = DecodeInfer(request_, /*streaming=*/true, shared_.limits);
-  entry->status = call.status();
   entry->status.Update(decoded.status());
   if (entry->status.ok()) entry->run = std::make_shared<OipRun>(*std::move(decoded), shared_);
   {
