@@ -2,7 +2,7 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <charconv>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -46,16 +46,20 @@ int Serve(const ServerArgs& args, config::RuntimeConfig runtime, const sigset_t&
   const config::Environment env = [](const char* name) { return std::getenv(name); };
   auto flag_spec = config::LoadFlagSpec(args.flags_file, env);
   if (!flag_spec.ok()) return Fail(flag_spec.status());
+  std::atomic<int64_t> requested_grace_ns{0};  // atomic: written by a handler, read here after the signal
   ServerParts parts{.flags = *std::move(flag_spec),
                     .make_backend = MakeBackendFactory(runtime.scheduler.max_batch_tokens),
-                    .on_drain_requested = [] { kill(getpid(), SIGTERM); }};
+                    .on_drain_requested = [&requested_grace_ns](Duration grace) {
+                      requested_grace_ns = grace.count();
+                      kill(getpid(), SIGTERM);
+                    }};
   if (!runtime.server.api_keys_file.empty()) {
     auto keys = config::LoadApiKeys(runtime.server.api_keys_file);
     if (!keys.ok()) return Fail(keys.status());
     parts.keys = *std::move(keys);
   }
-  engine::GgufProbe probe({.executable = std::filesystem::read_symlink("/proc/self/exe").string(),
-                           .cache_dir = runtime.probe_cache_dir});
+  engine::GgufProbe probe(
+      {.executable = std::filesystem::read_symlink("/proc/self/exe").string(), .cache_dir = runtime.probe_cache_dir});
   parts.probe = [&probe](const std::string& path) { return probe.Check(path); };
   parts.runtime = std::move(runtime);
 
@@ -70,7 +74,7 @@ int Serve(const ServerArgs& args, config::RuntimeConfig runtime, const sigset_t&
     absl::Status status = spec.ok() ? (*server)->ReloadFlags(*std::move(spec)) : spec.status();
     if (!status.ok()) LogError("flags kept as they were", {{"error", std::string(status.message())}});
   }
-  (*server)->Drain(Duration::zero());
+  (*server)->Drain(Duration(requested_grace_ns.load()));
   return 0;
 }
 
@@ -84,8 +88,7 @@ int Main(int argc, char** argv) {
     case ServerCommand::kProbeModel:
       return ProbeModel(*args);
     case ServerCommand::kQuantize: {
-      const absl::Status status =
-          engine::QuantizeToQ8(args->positional[0], args->positional[1], engine::UsableCpus());
+      const absl::Status status = engine::QuantizeToQ8(args->positional[0], args->positional[1], engine::UsableCpus());
       return status.ok() ? 0 : Fail(status);
     }
     case ServerCommand::kCheck:

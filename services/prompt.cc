@@ -62,15 +62,15 @@ absl::StatusOr<PreparedPrompt> PreparePrompt(const InferenceRequest& request, co
   prepared.max_tokens = wanted;
   if (prompt + wanted <= context) return prepared;
   if (!request.truncate_prompt || wanted >= context) {
-    return MakeError(absl::StatusCode::kOutOfRange,
-                     fmt::format("prompt of {} tokens + max_tokens {} = {} exceed the model's slot context of {} tokens; "
-                                 "shorten one of them{}",
-                                 prompt, wanted, prompt + wanted, context,
-                                 wanted < context ? " or set truncate_prompt" : ""),
-                     {.reason = "CONTEXT_EXCEEDED",
-                      .metadata = {{"prompt_tokens", std::to_string(prompt)},
-                                   {"max_tokens", std::to_string(wanted)},
-                                   {"slot_context_tokens", std::to_string(context)}}});
+    return MakeError(
+        absl::StatusCode::kOutOfRange,
+        fmt::format("prompt of {} tokens + max_tokens {} = {} exceed the model's slot context of {} tokens; "
+                    "shorten one of them{}",
+                    prompt, wanted, prompt + wanted, context, wanted < context ? " or set truncate_prompt" : ""),
+        {.reason = "CONTEXT_EXCEEDED",
+         .metadata = {{"prompt_tokens", std::to_string(prompt)},
+                      {"max_tokens", std::to_string(wanted)},
+                      {"slot_context_tokens", std::to_string(context)}}});
   }
   prepared.truncated = prompt + wanted - context;
   prepared.tokens.erase(prepared.tokens.begin(), prepared.tokens.begin() + prepared.truncated);
@@ -81,9 +81,10 @@ absl::Status CheckModelAllowed(const Caller& caller, const std::string& model) {
   if (caller.models.empty() || std::find(caller.models.begin(), caller.models.end(), model) != caller.models.end()) {
     return absl::OkStatus();
   }
-  return MakeError(absl::StatusCode::kPermissionDenied,
-                   fmt::format("this key may not use model '{}'; it may use: {}", model, fmt::join(caller.models, ", ")),
-                   {.reason = "MODEL_NOT_ALLOWED"});
+  return MakeError(
+      absl::StatusCode::kPermissionDenied,
+      fmt::format("this key may not use model '{}'; it may use: {}", model, fmt::join(caller.models, ", ")),
+      {.reason = "MODEL_NOT_ALLOWED"});
 }
 
 }  // namespace sluice::services

@@ -38,8 +38,8 @@ qos::Outcome OutcomeOf(const GenerationSummary& s) {
   return qos::Outcome::kFailure;
 }
 
-// ... and for the breaker: client faults, cancels and deadlines that a client chose too short never count; an engine that
-// took the prompt and produced nothing by the deadline does.
+// ... and for the breaker: client faults, cancels and deadlines that a client chose too short never count; an engine
+// that took the prompt and produced nothing by the deadline does.
 qos::CallOutcome BreakerOutcomeOf(const GenerationSummary& s) {
   const qos::Outcome outcome = OutcomeOf(s);
   if (outcome == qos::Outcome::kSuccess) return qos::CallOutcome::kSuccess;
@@ -92,6 +92,11 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
  private:
   // --- 0: which model, and what does the prompt mean to it? ---
   void WithModel(std::function<void()> next) {
+    // Before a load is begun for somebody who may not use the model.
+    if (!request_.model.empty()) {
+      const absl::Status allowed = CheckModelAllowed(request_.caller, request_.model);
+      if (!allowed.ok()) return Refuse(allowed);
+    }
     parts_.models.AcquireOrLoad(request_.model, request_.deadline,
                                 [self = shared_from_this(), next](absl::StatusOr<engine::ModelHandle> model) {
                                   if (!model.ok()) return self->Refuse(model.status());
@@ -124,24 +129,24 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
 
   // --- 2 admit: may it run, when, with what limits? ---
   void Admit(std::function<void()> next) {
-    const uint64_t ticket = parts_.admission.Admit(
-        {.request_id = request_.request_id,
-         .tenant = request_.tenant,
-         .model = info_.model,
-         .qos_class = request_.qos_class,
-         .prompt_tokens = static_cast<int>(prompt_.tokens.size()),
-         .max_tokens = prompt_.max_tokens,
-         .arrival = request_.arrival,
-         .deadline = request_.deadline},
-        [self = shared_from_this(), next](absl::StatusOr<qos::Permit> permit) {
-          if (!permit.ok()) {
-            self->info_.qos = qos::ExplainRejected(permit.status());
-            return self->Refuse(permit.status());
-          }
-          self->info_.qos = qos::ExplainAdmitted(*permit);
-          self->permit_.emplace(*std::move(permit));
-          next();
-        });
+    const uint64_t ticket =
+        parts_.admission.Admit({.request_id = request_.request_id,
+                                .tenant = request_.tenant,
+                                .model = info_.model,
+                                .qos_class = request_.qos_class,
+                                .prompt_tokens = static_cast<int>(prompt_.tokens.size()),
+                                .max_tokens = prompt_.max_tokens,
+                                .arrival = request_.arrival,
+                                .deadline = request_.deadline},
+                               [self = shared_from_this(), next](absl::StatusOr<qos::Permit> permit) {
+                                 if (!permit.ok()) {
+                                   self->info_.qos = qos::ExplainRejected(permit.status());
+                                   return self->Refuse(permit.status());
+                                 }
+                                 self->info_.qos = qos::ExplainAdmitted(*permit);
+                                 self->permit_.emplace(*std::move(permit));
+                                 next();
+                               });
     if (ticket == 0) return;
     bool left = false;
     {

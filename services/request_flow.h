@@ -35,7 +35,7 @@ class FlowTicket {
 };
 
 struct OpenedStream {
-  std::shared_ptr<engine::TokenStream> stream;  // read it to its end, or Cancel
+  std::shared_ptr<engine::TokenStream> stream;       // read it to its end, or Cancel
   std::shared_ptr<const engine::LoadedModel> model;  // for pieces of tokens; drop when done
 };
 

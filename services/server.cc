@@ -42,14 +42,15 @@ struct Server::Impl {
         gate(std::move(flag_set), registry),
         admission(parts.runtime.admission, clock, registry),
         breakers(parts.runtime.breaker, clock, registry),
-        models(parts.runtime.models, parts.make_backend,
-               [this](const engine::ModelSpec& spec, std::unique_ptr<engine::Backend> backend) {
-                 engine::SchedulerOptions options = parts.runtime.scheduler;
-                 options.model_name = spec.name;
-                 return std::make_unique<engine::Scheduler>(std::move(backend), options, clock, engine_metrics,
-                                                            &compute_gate);
-               },
-               parts.probe, clock),
+        models(
+            parts.runtime.models, parts.make_backend,
+            [this](const engine::ModelSpec& spec, std::unique_ptr<engine::Backend> backend) {
+              engine::SchedulerOptions options = parts.runtime.scheduler;
+              options.model_name = spec.name;
+              return std::make_unique<engine::Scheduler>(std::move(backend), options, clock, engine_metrics,
+                                                         &compute_gate);
+            },
+            parts.probe, clock),
         flow({gate, admission, breakers, models, request_probe, clock},
              {.default_max_tokens = parts.runtime.default_max_tokens,
               .max_tokens_limit = parts.runtime.max_tokens_limit,
@@ -96,19 +97,19 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerParts parts, const C
     SLUICE_ASSIGN_OR_RETURN(self->metrics, MetricsEndpoint::Start(options.metrics_address, self->registry,
                                                                   [self] { self->breakers.List(); }));
   }
-  SLUICE_ASSIGN_OR_RETURN(
-      self->grpc, GrpcServer::Start(options, self->parts.keys,
-                                    {.flow = self->flow,
-                                     .models = self->models,
-                                     .gate = self->gate,
-                                     .admission = self->admission,
-                                     .breakers = self->breakers,
-                                     .clock = clock,
-                                     .request_drain =
-                                         [self](Duration) {
-                                           if (self->parts.on_drain_requested) self->parts.on_drain_requested();
-                                         },
-                                     .state = [self] { return self->State(); }}));
+  SLUICE_ASSIGN_OR_RETURN(self->grpc, GrpcServer::Start(options, self->parts.keys,
+                                                        {.flow = self->flow,
+                                                         .models = self->models,
+                                                         .gate = self->gate,
+                                                         .admission = self->admission,
+                                                         .breakers = self->breakers,
+                                                         .clock = clock,
+                                                         .request_drain =
+                                                             [self](Duration grace) {
+                                                               if (self->parts.on_drain_requested)
+                                                                 self->parts.on_drain_requested(grace);
+                                                             },
+                                                         .state = [self] { return self->State(); }}));
   self->housekeeper = std::thread([self] { self->KeepHouse(); });
   self->WarmUp();
   return std::unique_ptr<Server>(new Server(std::move(impl)));

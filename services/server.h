@@ -20,7 +20,8 @@ struct ServerParts {
   std::vector<config::ApiKey> keys;
   engine::BackendFactory make_backend;
   engine::FileProbe probe;
-  std::function<void()> on_drain_requested;  // AdminService.Drain was called; main then drains. May be null.
+  // AdminService.Drain was called: main drains with that grace (zero: the configured one). May be null.
+  std::function<void(Duration grace)> on_drain_requested;
 };
 
 // Thread-safety: thread-safe.

@@ -17,8 +17,8 @@ struct ServerArgs {
   ServerCommand command = ServerCommand::kServe;
   std::string config_file = "config/runtime.yaml";
   std::string flags_file = "config/feature-flags.yaml";
-  std::string api_keys_file, grpc_address, metrics_address;       // empty: as configured
-  std::vector<std::pair<std::string, std::string>> models;        // NAME=PATH
+  std::string api_keys_file, grpc_address, metrics_address;  // empty: as configured
+  std::vector<std::pair<std::string, std::string>> models;   // NAME=PATH
   std::vector<std::string> positional;
   uint64_t probe_max_bytes = 0, probe_max_seconds = 0;
 };

@@ -102,12 +102,12 @@ absl::StatusOr<ChildResult> RunProbe(const std::string& path, const GgufProbeOpt
   posix_spawn_file_actions_adddup2(&actions, pipe_fds[1], 2);
   const std::string memory = std::to_string(max_memory);
   const std::string seconds = std::to_string(static_cast<long>(ToSeconds(o.timeout)) + 1);
-  std::array<const char*, 6> argv = {o.executable.c_str(), "probe-model", path.c_str(),
+  std::array<const char*, 6> argv = {o.executable.c_str(), "probe-model",   path.c_str(),
                                      memory.c_str(),       seconds.c_str(), nullptr};
   std::array<char*, 1> environment = {nullptr};  // nothing of the server's secrets
   pid_t child = 0;
-  const int error = posix_spawn(&child, o.executable.c_str(), &actions, nullptr, const_cast<char**>(argv.data()),
-                                environment.data());
+  const int error =
+      posix_spawn(&child, o.executable.c_str(), &actions, nullptr, const_cast<char**>(argv.data()), environment.data());
   posix_spawn_file_actions_destroy(&actions);
   close(pipe_fds[1]);
   if (error != 0) {

@@ -13,8 +13,8 @@
 namespace sluice::engine {
 
 struct GgufProbeOptions {
-  std::string executable;  // run as `executable probe-model PATH MAX_MEMORY_BYTES MAX_CPU_SECONDS`
-  std::string cache_dir;   // empty: remember in memory only
+  std::string executable;         // run as `executable probe-model PATH MAX_MEMORY_BYTES MAX_CPU_SECONDS`
+  std::string cache_dir;          // empty: remember in memory only
   uint64_t max_memory_bytes = 0;  // address space of the child; 0: 4 × file size + 2 GiB
   Duration timeout = std::chrono::seconds(120);
 };

@@ -208,7 +208,7 @@ absl::Status ModelPool::Impl::CheckRoots(const std::string& path) const {
 
 void ModelPool::Load(std::string name, std::string path, bool pin, LoadCallback done) {
   absl::Status refused = path.empty() ? absl::OkStatus() : impl_->CheckRoots(path);
-  absl::StatusOr<ModelHandle> answer = refused;
+  absl::StatusOr<ModelHandle> answer;
   {
     MutexLock lock(impl_->mu);
     Impl::Entry* e = impl_->Find(name);
@@ -216,7 +216,8 @@ void ModelPool::Load(std::string name, std::string path, bool pin, LoadCallback 
       if (path.empty()) {
         refused = impl_->NotFound(name);
       } else if (impl_->entries.size() >= kMaxEntries) {
-        refused = absl::ResourceExhaustedError(fmt::format("{} models are known already, the most there can be", kMaxEntries));
+        refused = absl::ResourceExhaustedError(
+            fmt::format("{} models are known already, the most there can be", kMaxEntries));
       } else {
         impl_->entries.push_back(std::make_unique<Impl::Entry>());
         e = impl_->entries.back().get();
@@ -310,7 +311,11 @@ void ModelPool::Impl::LoadNow(const std::string& name) {
   } else {
     LogError("model failed", {{"model", name}, {"error", std::string(answer.status().message())}});
   }
-  for (Waiter& w : waiters) w.ready(answer);
+  // The last one gets the handle itself, so that whoever is told may unload the model next.
+  for (size_t i = 0; i < waiters.size(); ++i) {
+    const bool last = i + 1 == waiters.size();
+    waiters[i].ready(last ? std::move(answer) : answer);
+  }
 }
 
 absl::StatusOr<std::shared_ptr<const LoadedModel>> ModelPool::Impl::Build(const ModelSpec& spec) {
@@ -346,9 +351,10 @@ absl::Status ModelPool::Impl::MakeRoom(const std::string& for_name, uint64_t byt
     if (victim == nullptr) {
       return MakeError(
           absl::StatusCode::kResourceExhausted,
-          fmt::format("no room for model '{}' ({} MiB): {} of {} models are loaded, {} of {} MiB would be used, and all "
-                      "are pinned or in use",
-                      for_name, bytes >> 20, loaded, options.max_models, used >> 20, budget >> 20),
+          fmt::format(
+              "no room for model '{}' ({} MiB): {} of {} models are loaded, {} of {} MiB would be used, and all "
+              "are pinned or in use",
+              for_name, bytes >> 20, loaded, options.max_models, used >> 20, budget >> 20),
           {.reason = "NO_ROOM_FOR_MODEL"});
     }
     LogInfo("model evicted", {{"model", victim->spec.name}, {"for", for_name}});
@@ -374,7 +380,8 @@ absl::Status ModelPool::Unload(std::string_view name) {
     }
     if (const int users = e->in_use(); users > 0) {
       return MakeError(absl::StatusCode::kFailedPrecondition,
-                       fmt::format("model '{}' is used by {} running requests", name, users), {.reason = "MODEL_IN_USE"});
+                       fmt::format("model '{}' is used by {} running requests", name, users),
+                       {.reason = "MODEL_IN_USE"});
     }
     gone = std::move(e->model);
     e->model = nullptr;
@@ -395,8 +402,8 @@ std::vector<ModelInfo> ModelPool::List() const {
   MutexLock lock(impl_->mu);
   std::vector<ModelInfo> list;
   for (const auto& e : impl_->entries) {
-    ModelInfo info{.spec = e->spec, .state = e->state, .error = e->error, .is_default = list.empty(),
-                   .in_use = e->in_use()};
+    ModelInfo info{
+        .spec = e->spec, .state = e->state, .error = e->error, .is_default = list.empty(), .in_use = e->in_use()};
     if (e->model != nullptr) {
       info.facts = e->model->facts();
       info.has_chat_template = e->model->tokenizer().has_chat_template();

@@ -21,11 +21,11 @@ namespace sluice::engine {
 
 struct ModelSpec {
   std::string name;
-  std::string path;                // GGUF file, or "synthetic:" for the synthetic backend
+  std::string path;  // GGUF file, or "synthetic:" for the synthetic backend
   KvGeometry geometry;
-  int threads = 0;                 // compute threads; 0 = min(affinity, cgroup cpu.max)
-  bool preload = true;             // load at start
-  bool pinned = false;             // never evicted
+  int threads = 0;      // compute threads; 0 = min(affinity, cgroup cpu.max)
+  bool preload = true;  // load at start
+  bool pinned = false;  // never evicted
 };
 
 // Transitions: unloaded → loading → ready | failed; ready → unloading → unloaded; failed → loading.
@@ -69,9 +69,9 @@ using FileProbe = std::function<absl::Status(const std::string& path)>;
 struct ModelInfo {
   ModelSpec spec;
   ModelState state = ModelState::kUnloaded;
-  absl::Status error;          // why the last load failed
+  absl::Status error;  // why the last load failed
   bool is_default = false;
-  int in_use = 0;              // handles out
+  int in_use = 0;                   // handles out
   std::optional<ModelFacts> facts;  // when ready
   bool has_chat_template = false;
   uint64_t kv_bytes = 0;

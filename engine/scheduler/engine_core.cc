@@ -97,8 +97,8 @@ void EngineCore::Sweep(MonoTime now) {
     } else if (now >= s->request.deadline) {
       const bool untouched = s->first_scheduled == MonoTime{};
       if (untouched) probe_.ExpiredBeforePrefill();
-      const std::string where = untouched ? "before the prompt was computed"
-                                          : fmt::format("after {} output tokens", s->output_size());
+      const std::string where =
+          untouched ? "before the prompt was computed" : fmt::format("after {} output tokens", s->output_size());
       Finish(*s, FinishReason::kDeadline,
              MakeError(absl::StatusCode::kDeadlineExceeded, "the deadline passed " + where,
                        {.reason = untouched ? "DEADLINE_IN_QUEUE" : "DEADLINE_EXCEEDED"}));

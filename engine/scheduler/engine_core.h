@@ -73,7 +73,7 @@ class EngineCore {
     PipelinePolicy value;
     double service = 0;
   };
-  std::vector<Policy> policies_;  // bounded by the number of pipelines
+  std::vector<Policy> policies_;                      // bounded by the number of pipelines
   std::vector<std::unique_ptr<Sequence>> sequences_;  // in order of arrival
   std::vector<Slot> slots_;
   PrefixIndex index_;

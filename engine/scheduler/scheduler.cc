@@ -174,10 +174,11 @@ absl::StatusOr<std::shared_ptr<TokenStream>> Scheduler::Submit(
   const int context = backend().geometry().slot_context;
   const int prompt = static_cast<int>(g.prompt.size());
   if (prompt < 1 || g.max_tokens < 1 || prompt + g.max_tokens > context) {
-    return MakeError(absl::StatusCode::kOutOfRange,
-                     fmt::format("{} prompt tokens and max_tokens {} need {} tokens of context; the model's slots hold {}",
-                                 prompt, g.max_tokens, prompt + g.max_tokens, context),
-                     {.reason = "CONTEXT_EXCEEDED"});
+    return MakeError(
+        absl::StatusCode::kOutOfRange,
+        fmt::format("{} prompt tokens and max_tokens {} need {} tokens of context; the model's slots hold {}", prompt,
+                    g.max_tokens, prompt + g.max_tokens, context),
+        {.reason = "CONTEXT_EXCEEDED"});
   }
   if (impl.clock.Now() >= g.deadline) {
     return MakeError(absl::StatusCode::kDeadlineExceeded, "the deadline passed before the request reached the engine",
@@ -191,10 +192,10 @@ absl::StatusOr<std::shared_ptr<TokenStream>> Scheduler::Submit(
     if (impl.stopping) return Stopping();
     const int waiting = impl.status.waiting + static_cast<int>(impl.inbox.size());
     if (waiting >= impl.options.max_queue) {
-      return MakeError(absl::StatusCode::kResourceExhausted,
-                       fmt::format("{} requests wait for a slot of this model; at most {} may", waiting,
-                                   impl.options.max_queue),
-                       {.reason = "QUEUE_FULL", .retry_after = kQueueFullRetry});
+      return MakeError(
+          absl::StatusCode::kResourceExhausted,
+          fmt::format("{} requests wait for a slot of this model; at most {} may", waiting, impl.options.max_queue),
+          {.reason = "QUEUE_FULL", .retry_after = kQueueFullRetry});
     }
     impl.inbox.push_back({std::move(g), stream});
   }

@@ -25,17 +25,17 @@ class ComputeGate;
 class EngineMetrics;
 
 struct SchedulerOptions {
-  std::string model_name;            // metric label
-  int max_queue = 256;               // generations waiting for a slot; beyond: RESOURCE_EXHAUSTED
-  int max_batch_tokens = 512;        // rows of one step, further limited by the backend
-  int max_running = 0;               // generations in a step at most; 0 = number of slots
-  int stream_buffer_tokens = 256;    // per stream; a full stream pauses its sequence
+  std::string model_name;          // metric label
+  int max_queue = 256;             // generations waiting for a slot; beyond: RESOURCE_EXHAUSTED
+  int max_batch_tokens = 512;      // rows of one step, further limited by the backend
+  int max_running = 0;             // generations in a step at most; 0 = number of slots
+  int stream_buffer_tokens = 256;  // per stream; a full stream pauses its sequence
   Duration slow_reader_timeout = std::chrono::seconds(30);  // a stream full this long is aborted
   // Step-time target while streams run: prefill gets what decode leaves. 0 = automatic: decode_step × step_stretch.
   Duration step_target = Duration::zero();
   double step_stretch = 2.0;
-  int min_prefill_tokens = 16;       // prefill progress guaranteed in every step that has waiting prompts
-  int idle_prefill_tokens = 256;     // rows of a prefill-only step: full speed, yet new arrivals wait little
+  int min_prefill_tokens = 16;    // prefill progress guaranteed in every step that has waiting prompts
+  int idle_prefill_tokens = 256;  // rows of a prefill-only step: full speed, yet new arrivals wait little
 };
 
 // What a pipeline hands to the engine. Validated: 1 ≤ prompt size, prompt + max_tokens ≤ slot_context.
@@ -46,18 +46,18 @@ struct Generation {
   int max_tokens = 16;
   std::vector<std::string> stop_strings;
   bool ignore_eos = false;
-  MonoTime submitted{};                   // arrival; queue wait and TTFT count from here
-  MonoTime deadline = kInfiniteFuture;    // passed: finished with kDeadline, never prefilled after it
-  std::string cache_salt;                 // prefixes are shared only within one salt (tenant, adapter)
+  MonoTime submitted{};                 // arrival; queue wait and TTFT count from here
+  MonoTime deadline = kInfiniteFuture;  // passed: finished with kDeadline, never prefilled after it
+  std::string cache_salt;               // prefixes are shared only within one salt (tenant, adapter)
   PipelinePolicy policy;
 };
 
 struct SchedulerStatus {
   int slots = 0;
-  int running = 0;             // hold a slot
-  int waiting = 0;             // wait for a slot
-  int paused = 0;              // running, but their reader is slow
-  int orphaned = 0;            // slots held by nobody: anything but 0 is a bug
+  int running = 0;   // hold a slot
+  int waiting = 0;   // wait for a slot
+  int paused = 0;    // running, but their reader is slow
+  int orphaned = 0;  // slots held by nobody: anything but 0 is a bug
   uint64_t kv_tokens_used = 0;
   uint64_t kv_tokens_total = 0;
   uint64_t steps = 0;
@@ -87,8 +87,8 @@ class Scheduler {
   absl::Status SubmitEmbedding(std::vector<TokenId> tokens, MonoTime deadline,
                                std::function<void(absl::StatusOr<std::vector<float>>)> done);
 
-  // Aborts what runs (UNAVAILABLE) and joins the engine thread; later calls are refused. Idempotent. Not from the engine
-  // thread.
+  // Aborts what runs (UNAVAILABLE) and joins the engine thread; later calls are refused. Idempotent. Not from the
+  // engine thread.
   void Stop();
 
   SchedulerStatus Status() const;

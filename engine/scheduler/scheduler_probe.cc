@@ -9,7 +9,7 @@ const std::vector<std::string> kLabels = {"model"};
 const std::vector<double> kStepSeconds = {.001, .002, .005, .01, .02, .03, .05, .075, .1, .15,
                                           .2,   .3,   .5,   .75, 1,   1.5, 2,   3,    5,  10};
 // vLLM's inter-token buckets, so that its dashboards draw ours.
-const std::vector<double> kInterTokenSeconds = {.01, .025, .05, .075, .1, .15, .2, .3, .4, .5,
+const std::vector<double> kInterTokenSeconds = {.01, .025, .05, .075, .1,  .15, .2, .3, .4, .5,
                                                 .75, 1,    2.5, 5,    7.5, 10,  20, 40, 80};
 const std::vector<double> kIterationTokens = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
 
@@ -30,15 +30,15 @@ EngineMetrics::EngineMetrics(MetricsRegistry& r)
       expired_before_prefill_(r.AddCounter("sluice_engine_expired_before_prefill_total",
                                            "Requests whose deadline passed before any of their prompt was computed.",
                                            kLabels)),
-      slow_readers_(r.AddCounter("sluice_engine_slow_readers_total", "Streams ended because nobody read them.",
-                                 kLabels)),
+      slow_readers_(
+          r.AddCounter("sluice_engine_slow_readers_total", "Streams ended because nobody read them.", kLabels)),
       prefill_tokens_(r.AddCounter("sluice_engine_prefill_tokens_total", "Prompt tokens computed.", kLabels)),
       decode_tokens_(r.AddCounter("sluice_engine_decode_tokens_total", "Output rows computed.", kLabels)),
-      copied_tokens_(r.AddCounter("sluice_engine_prefix_copied_tokens_total", "KV tokens copied instead of computed.",
-                                  kLabels)),
+      copied_tokens_(
+          r.AddCounter("sluice_engine_prefix_copied_tokens_total", "KV tokens copied instead of computed.", kLabels)),
       failures_(r.AddCounter("sluice_engine_backend_failures_total", "Failed backend calls.", kLabels)),
-      iteration_tokens_(r.AddHistogram("vllm:iteration_tokens_total", "Tokens per engine step.", kIterationTokens,
-                                       kVllmLabels)),
+      iteration_tokens_(
+          r.AddHistogram("vllm:iteration_tokens_total", "Tokens per engine step.", kIterationTokens, kVllmLabels)),
       inter_token_(r.AddHistogram("vllm:inter_token_latency_seconds", "Gap between two tokens of a stream.",
                                   kInterTokenSeconds, kVllmLabels)),
       step_seconds_(r.AddHistogram("sluice_engine_step_seconds", "Duration of a step; kind = decode, mixed or prefill.",

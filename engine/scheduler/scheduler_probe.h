@@ -37,10 +37,10 @@ class SchedulerProbe {
   void Publish(const SchedulerStatus& status);
 
  private:
-  Gauge&running_, &waiting_, &paused_, &orphaned_, &kv_usage_, &healthy_;
-  Counter&steps_, &expired_before_prefill_, &slow_readers_, &prefill_tokens_, &decode_tokens_, &copied_tokens_,
+  Gauge &running_, &waiting_, &paused_, &orphaned_, &kv_usage_, &healthy_;
+  Counter &steps_, &expired_before_prefill_, &slow_readers_, &prefill_tokens_, &decode_tokens_, &copied_tokens_,
       &failures_;
-  Histogram&iteration_tokens_, &inter_token_, &step_decode_, &step_mixed_, &step_prefill_;
+  Histogram &iteration_tokens_, &inter_token_, &step_decode_, &step_mixed_, &step_prefill_;
 };
 
 }  // namespace sluice::engine

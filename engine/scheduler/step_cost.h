@@ -37,7 +37,7 @@ class StepCost {
   static Vector Features(const StepShape& shape);
   double PredictMs(const Vector& x) const;
 
-  Vector weight_;                      // milliseconds per feature
+  Vector weight_;                       // milliseconds per feature
   std::array<Vector, kTerms> inverse_;  // inverse correlation matrix
   int observations_ = 0;
 };

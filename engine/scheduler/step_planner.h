@@ -13,13 +13,13 @@ namespace sluice::engine {
 
 // A prompt that could be computed further: it holds a slot, or waits for one.
 struct PrefillCandidate {
-  int id = 0;             // the caller's handle
-  int policy = 0;         // index into PlanInput::policies
+  int id = 0;      // the caller's handle
+  int policy = 0;  // index into PlanInput::policies
   bool needs_slot = false;
-  int uncomputed = 0;     // tokens left to compute, reuse already taken off; at least 1
-  int position = 0;       // where they start
-  double waited_ms = 0;   // since submitted
-  uint64_t order = 0;     // arrival number
+  int uncomputed = 0;    // tokens left to compute, reuse already taken off; at least 1
+  int position = 0;      // where they start
+  double waited_ms = 0;  // since submitted
+  uint64_t order = 0;    // arrival number
 };
 
 struct PolicyShare {
@@ -33,10 +33,10 @@ struct PlanInput {
   std::vector<PrefillCandidate> candidates;
   std::vector<PolicyShare> policies;
   int free_slots = 0;
-  int max_rows = 512;            // of the step, decode rows included
-  int min_prefill_tokens = 16;   // progress guaranteed while streams run
-  int idle_prefill_tokens = 256; // allowance when no stream runs
-  Duration step_target{};        // zero: decode prediction × step_stretch
+  int max_rows = 512;             // of the step, decode rows included
+  int min_prefill_tokens = 16;    // progress guaranteed while streams run
+  int idle_prefill_tokens = 256;  // allowance when no stream runs
+  Duration step_target{};         // zero: decode prediction × step_stretch
   double step_stretch = 2.0;
 };
 

@@ -38,10 +38,10 @@ struct GenerationSummary {
   int prompt_tokens = 0;
   int cached_tokens = 0;  // prompt tokens whose KV was reused
   int output_tokens = 0;
-  Duration queue_wait{};   // submitted → first scheduled step
-  Duration prefill{};      // first scheduled step → first token sampled
-  Duration ttft{};         // submitted → first token sampled
-  Duration decode{};       // first token → last token
+  Duration queue_wait{};      // submitted → first scheduled step
+  Duration prefill{};         // first scheduled step → first token sampled
+  Duration ttft{};            // submitted → first token sampled
+  Duration decode{};          // first token → last token
   float min_top2_margin = 0;  // smallest greedy margin seen; 0 when not greedy
 };
 

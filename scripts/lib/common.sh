@@ -30,8 +30,8 @@ engine_key() {
   local cpu
   cpu=$(uname -m && grep -E '^(model name|CPU part|flags|Features)' /proc/cpuinfo | sort -u) || true
   printf '%s-%s' "$engine_version" \
-    "$(printf '%s\n' "$cpu" "$(c++ --version 2>/dev/null | head -1)" "${engine_flags[@]}" "$(sha256sum <"$engine_fix")" |
-      sha256sum | cut -c1-12)"
+    "$(printf '%s\n' "$cpu" "$(c++ --version 2>/dev/null | head -1)" "${engine_flags[@]}" \
+      "$(sha256sum <"$engine_fix")" | sha256sum | cut -c1-12)"
 }
 
 # SLUICE_LLAMA_PREFIX from the environment wins: a llama.cpp of one's own, see docs/adr/0003-set-up-sources.md

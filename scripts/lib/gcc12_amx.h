@@ -1,3 +1,4 @@
+#pragma once
 // GCC before 13 declares that ldtilecfg reads 8 of its 64 bytes, and drops the stores to the others.
 #if defined(__cplusplus) && defined(__AMX_TILE__) && defined(__GNUC__) && !defined(__clang__)
 #include <immintrin.h>

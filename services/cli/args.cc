@@ -132,9 +132,8 @@ absl::StatusOr<Args> Parse(const Command& command, const std::vector<std::string
 }
 
 std::string Help(const Command& command) {
-  std::string text =
-      fmt::format("sluicectl {}: {}\n\nusage: sluicectl {} [options] {}\n", command.name, command.summary, command.name,
-                  command.operands);
+  std::string text = fmt::format("sluicectl {}: {}\n\nusage: sluicectl {} [options] {}\n", command.name,
+                                 command.summary, command.name, command.operands);
   if (!command.options.empty()) {
     text += "\n";
     for (const Option& o : command.options) text += Row(o);

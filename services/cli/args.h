@@ -18,11 +18,11 @@ struct Option {
 };
 
 struct Command {
-  std::string name;        // "generate"
-  std::string operands;    // "PROMPT"
-  std::string summary;     // one line for the overview
+  std::string name;      // "generate"
+  std::string operands;  // "PROMPT"
+  std::string summary;   // one line for the overview
   std::vector<Option> options;
-  std::string examples;    // whole lines
+  std::string examples;  // whole lines
 };
 
 // What was given. Repeated options keep every value.

@@ -37,17 +37,15 @@ absl::Status SetSampling(const Args& args, pb::Sampling& s) {
 
 absl::Status SetClass(const std::string& name, pb::GenerateRequest& request) {
   if (name.empty()) return absl::OkStatus();
-  for (const auto& [word, value] : {std::pair{"system", pb::PRIORITY_CLASS_SYSTEM},
-                                    std::pair{"interactive", pb::PRIORITY_CLASS_INTERACTIVE},
-                                    std::pair{"standard", pb::PRIORITY_CLASS_STANDARD},
-                                    std::pair{"batch", pb::PRIORITY_CLASS_BATCH}}) {
+  for (const auto& [word, value] :
+       {std::pair{"system", pb::PRIORITY_CLASS_SYSTEM}, std::pair{"interactive", pb::PRIORITY_CLASS_INTERACTIVE},
+        std::pair{"standard", pb::PRIORITY_CLASS_STANDARD}, std::pair{"batch", pb::PRIORITY_CLASS_BATCH}}) {
     if (name == word) {
       request.set_priority_class(value);
       return absl::OkStatus();
     }
   }
-  return absl::InvalidArgumentError(
-      fmt::format("--class is system, interactive, standard or batch, not '{}'", name));
+  return absl::InvalidArgumentError(fmt::format("--class is system, interactive, standard or batch, not '{}'", name));
 }
 
 absl::StatusOr<pb::GenerateRequest> BuildRequest(const Args& args) {
@@ -86,7 +84,8 @@ absl::StatusOr<pb::GenerateRequest> BuildRequest(const Args& args) {
 
 void PrintSummary(const pb::Finish& f) {
   const bool color = isatty(STDERR_FILENO) != 0;
-  std::fprintf(stderr, "%s%d tokens (%d prompt, %d cached), first after %.0f ms, %.1f tokens/s, ended by %s, %s pipeline%s\n",
+  std::fprintf(stderr,
+               "%s%d tokens (%d prompt, %d cached), first after %.0f ms, %.1f tokens/s, ended by %s, %s pipeline%s\n",
                color ? "\033[2m" : "", f.usage().output_tokens(), f.usage().prompt_tokens(), f.usage().cached_tokens(),
                f.timings().ttft_ms(), f.timings().tokens_per_second(), f.reason().c_str(), f.pipeline().c_str(),
                color ? "\033[0m" : "");
@@ -121,9 +120,10 @@ const Command& GenerateSpec() {
                   {"--tenant", "ID", "tenant (a token's own tenant wins)"},
                   {"--request-id", "ID", "shown in logs and trailers"},
                   {"--deadline-ms", "N", "the server gives up after this long"}},
-      .examples = "  sluicectl generate \"The capital of France is\" --max-tokens 16\n"
-                  "  sluicectl generate --chat \"Explain tides in one sentence.\" --temperature 0\n"
-                  "  cat notes.txt | sluicectl generate --system \"Summarize.\" - --json\n"};
+      .examples =
+          "  sluicectl generate \"The capital of France is\" --max-tokens 16\n"
+          "  sluicectl generate --chat \"Explain tides in one sentence.\" --temperature 0\n"
+          "  cat notes.txt | sluicectl generate --system \"Summarize.\" - --json\n"};
   return spec;
 }
 

@@ -76,11 +76,13 @@ void PrintStatus(const pb::GetStatusResponse& s) {
               s.uptime_s(), static_cast<unsigned long long>(s.rss_bytes() >> 20));
   std::printf("requests %d running, %d queued\n", s.admission_running(), s.admission_queued());
   for (const auto& e : s.engines()) {
-    std::printf("engine   %s: %d of %d slots, %d waiting, %d paused, KV %.1f %%, %.0f decode and %.0f prefill tokens/s%s\n",
-                e.model().c_str(), e.running(), e.slots(), e.waiting(), e.paused(),
-                e.kv_tokens_total() == 0 ? 0.0 : 100.0 * static_cast<double>(e.kv_tokens_used()) /
-                                                     static_cast<double>(e.kv_tokens_total()),
-                e.decode_tokens_per_second(), e.prefill_tokens_per_second(), e.healthy() ? "" : ", UNHEALTHY");
+    std::printf(
+        "engine   %s: %d of %d slots, %d waiting, %d paused, KV %.1f %%, %.0f decode and %.0f prefill tokens/s%s\n",
+        e.model().c_str(), e.running(), e.slots(), e.waiting(), e.paused(),
+        e.kv_tokens_total() == 0
+            ? 0.0
+            : 100.0 * static_cast<double>(e.kv_tokens_used()) / static_cast<double>(e.kv_tokens_total()),
+        e.decode_tokens_per_second(), e.prefill_tokens_per_second(), e.healthy() ? "" : ", UNHEALTHY");
   }
   for (const auto& b : s.breakers()) {
     std::printf("breaker  %s/%s: %s, %d calls\n", b.model().c_str(), b.pipeline().c_str(), b.state().c_str(),
@@ -96,8 +98,9 @@ const Command& ModelsSpec() {
                                .operands = "[load NAME [PATH] | unload NAME | pin NAME | unpin NAME]",
                                .summary = "list models; load, unload and pin them",
                                .options = {},
-                               .examples = "  sluicectl models\n"
-                                           "  sluicectl models load big models/big.gguf\n"};
+                               .examples =
+                                   "  sluicectl models\n"
+                                   "  sluicectl models load big models/big.gguf\n"};
   return spec;
 }
 

@@ -14,7 +14,7 @@ namespace sluice::services {
 
 // Limits of messages that do not depend on a model; violations are INVALID_ARGUMENT with a FieldViolation each.
 struct FieldLimits {
-  size_t max_id_bytes = 128;        // tenant, user, conversation, request_id, model
+  size_t max_id_bytes = 128;  // tenant, user, conversation, request_id, model
   int max_chat_messages = 1024;
   int max_stop_strings = 16;
   size_t max_stop_bytes = 256;

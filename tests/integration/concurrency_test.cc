@@ -61,7 +61,8 @@ TEST(ConcurrencyTest, ACancelStormDisturbsNobodyAndLeavesNothing) {
 
 TEST(ConcurrencyTest, TheServerStopsWhileStreamsRun) {
   for (int round = 0; round < 5; ++round) {
-    auto server = std::make_unique<TestServer>(TestServerOptions{.backend = {.step_cost = std::chrono::milliseconds(1)}});
+    auto server =
+        std::make_unique<TestServer>(TestServerOptions{.backend = {.step_cost = std::chrono::milliseconds(1)}});
     std::vector<std::thread> clients;
     for (int i = 0; i < 10; ++i) {
       clients.emplace_back([&] { Generate(server->inference(), Greedy(Prompt(i), 900)); });

@@ -3,7 +3,7 @@
 
 Usage: end_to_end.py BIN_DIR [PART ...]
 BIN_DIR holds sluice-server and sluicectl; SLUICE_TEST_MODEL names the GGUF file; SLUICE_CLIENTS is the folder that
-`scripts/setup --clients` made: bin/grpcurl, bin/grpc-health-probe, and python/ with tritonclient. scripts/test sets both.
+`scripts/setup --clients` made: bin/grpcurl, bin/grpc-health-probe, python/ with tritonclient. scripts/test sets both.
 Each PART is a function below; all of them without.
 """
 
@@ -109,18 +109,12 @@ def clients():
 
 def hostile_models():
     with tempfile.TemporaryDirectory() as folder:
-        config = pathlib.Path(folder) / "runtime.yaml"
-        config.write_text((ROOT / "config/runtime.yaml").read_text())
         good = pathlib.Path(MODEL).read_bytes()
         files = {"truncated.gguf": good[: len(good) // 2], "empty.gguf": b"", "text.gguf": b"not a model" * 100,
                  "flipped.gguf": good[:200] + bytes(255 - b for b in good[200:4000]) + good[4000:8000]}
         for name, content in files.items():
             (pathlib.Path(folder) / name).write_bytes(content)
-        # The roots are a list, so they come from the file.
-        text = re.sub(r"(?m)^model_roots:.*$", f"model_roots: [{folder}]", config.read_text())
-        check(folder in text, "config/runtime.yaml has model_roots on a line of its own")
-        config.write_text(text)
-        with Server("--config", config) as server:
+        with Server(env={"SLUICE_MODEL_ROOTS": folder}) as server:
             for name in files:
                 refused = server.ctl("models", "load", name.split(".")[0], f"{folder}/{name}")
                 check(refused.returncode == 1 and "MODEL_FILE_INVALID" in refused.stderr,
@@ -218,7 +212,8 @@ def tls_and_keys():
         trusted = ["--ca", folder / "ca.pem", "--cert", folder / "client.pem", "--key", folder / "client.key"]
         with Server("--api-keys", keys, env=env, ctl=[*trusted, "--token", "root"]) as server:
             address = ["--server", server.address]
-            generate = lambda *o: run(BIN / "sluicectl", "generate", *address, *o, "Hi", "--max-tokens", "2", "--timeout", "10")
+            short = ["Hi", "--max-tokens", "2", "--timeout", "10"]
+            generate = lambda *o: run(BIN / "sluicectl", "generate", *address, *o, *short)
             check(generate(*trusted, "--token", "secret").returncode == 0, "mTLS with a token serves")
             check("TOKEN_MISSING" in generate(*trusted).stderr, "no token: UNAUTHENTICATED")
             check("TOKEN_UNKNOWN" in generate(*trusted, "--token", "x").stderr, "a wrong token is refused")
@@ -232,8 +227,9 @@ def tls_and_keys():
                 shutil.move(folder / f, folder / f"old-{f}")
             certificate(folder, "server", "ca")
             check((folder / "server.pem").read_bytes() != old, "the certificate is rotated")
-            serial = lambda: run("sh", "-c", f"openssl s_client -connect {server.address} -cert {folder}/client.pem -key "
-                                 f"{folder}/client.key -alpn h2 </dev/null 2>/dev/null | openssl x509 -noout -serial").stdout
+            shown = (f"openssl s_client -connect {server.address} -cert {folder}/client.pem -key {folder}/client.key "
+                     "-alpn h2 </dev/null 2>/dev/null | openssl x509 -noout -serial")
+            serial = lambda: run("sh", "-c", shown).stdout
             wanted = run("openssl", "x509", "-noout", "-serial", "-in", folder / "server.pem").stdout
             deadline = time.monotonic() + 20
             while serial() != wanted and time.monotonic() < deadline:
@@ -244,7 +240,8 @@ def tls_and_keys():
 
 def refusals_to_start():
     def refused(*arguments, env=None):
-        answer = run(BIN / "sluice-server", *arguments, env={"SLUICE_SERVER_GRPC_ADDRESS": "127.0.0.1:0", **(env or {})})
+        answer = run(BIN / "sluice-server", *arguments,
+                     env={"SLUICE_SERVER_GRPC_ADDRESS": "127.0.0.1:0", **(env or {})})
         check(answer.returncode == 2, f"refused to start: {answer.stderr.strip()[:300]}")
         return answer.stderr
 
@@ -257,7 +254,8 @@ def refusals_to_start():
     open_bind = {"SLUICE_SERVER_GRPC_ADDRESS": "0.0.0.0:0"}
     check("insecure" in refused("--config", ROOT / "config/runtime.yaml", "--model", f"default={MODEL}", env=open_bind),
           "a bind beyond loopback without TLS and keys")
-    check("MODEL" in refused("--config", ROOT / "config/runtime.yaml", env={"MODEL_PATH": ""}), "no model: how to name one")
+    check("MODEL" in refused("--config", ROOT / "config/runtime.yaml", env={"MODEL_PATH": ""}),
+          "no model: how to name one")
     check("--help" in refused("--nonsense"), "an unknown argument points to --help")
 
 

@@ -10,7 +10,8 @@ namespace sluice::test {
 namespace {
 
 // Greedy output may part from itself when the batch changes, where two tokens are nearly equal: the kernels of the CPU
-// backend round differently for other batch shapes. Beyond this margin a divergence is a bug. Measured: docs/testing.md.
+// backend round differently for other batch shapes. Beyond this margin a divergence is a bug. Measured:
+// docs/testing.md.
 constexpr float kEpsilon = 0.5F;
 
 TestServerOptions RealModel(flags::RolloutBps ttft_bps) {

@@ -39,16 +39,25 @@ class TestServer {
     if (parts.runtime.models.models.empty()) {
       parts.runtime.models.models = {{.name = "default", .path = o.model_path, .geometry = o.backend.geometry}};
     }
-    parts.flags.flags = {
-        {.key = "phase5", .enabled = true, .rollout_bps = flags::kBuckets, .salt = "phase5"},
-        {.key = "ttft_pipeline", .enabled = true, .rollout_bps = o.ttft_bps, .salt = "ttft", .parent = "phase5",
-         .features = {{"warmup_queue", true}, {"kv_prep", true}}},
-        {.key = "qos_policy", .enabled = true, .rollout_bps = flags::kBuckets, .salt = "qos", .dry_run = true,
-         .parent = "phase5"}};
+    parts.flags.flags = {{.key = "phase5", .enabled = true, .rollout_bps = flags::kBuckets, .salt = "phase5"},
+                         {.key = "ttft_pipeline",
+                          .enabled = true,
+                          .rollout_bps = o.ttft_bps,
+                          .salt = "ttft",
+                          .parent = "phase5",
+                          .features = {{"warmup_queue", true}, {"kv_prep", true}}},
+                         {.key = "qos_policy",
+                          .enabled = true,
+                          .rollout_bps = flags::kBuckets,
+                          .salt = "qos",
+                          .dry_run = true,
+                          .parent = "phase5"}};
     parts.keys = o.keys;
     parts.probe = [](const std::string&) { return absl::OkStatus(); };
-    parts.make_backend = o.make_backend ? o.make_backend : [backend = o.backend](const engine::ModelSpec& spec)
-        -> absl::StatusOr<std::unique_ptr<engine::Backend>> {
+    parts.make_backend =
+        o.make_backend
+            ? o.make_backend
+            : [backend = o.backend](const engine::ModelSpec& spec) -> absl::StatusOr<std::unique_ptr<engine::Backend>> {
       engine::SyntheticOptions options = backend;
       options.geometry = spec.geometry;
       return std::make_unique<engine::SyntheticBackend>(options, [](Duration d) { std::this_thread::sleep_for(d); });

@@ -349,6 +349,16 @@ TEST_F(NativeDoorTest, StatusShowsEnginesBreakersAndFlags) {
   EXPECT_THAT(status.flags(0).effective(), HasSubstr("25.5"));
 }
 
+TEST_F(NativeDoorTest, ConfiguredModelsAreLoadedByName) {
+  v1::LoadModelRequest load;
+  load.set_name("large");
+  v1::LoadModelResponse loaded;
+  ASSERT_TRUE(Call(&v1::AdminService::Stub::LoadModel, "root", load, &loaded).ok());
+  EXPECT_EQ(loaded.model().name(), "large");
+  EXPECT_EQ(loaded.model().state(), "ready");
+  EXPECT_EQ(loaded.model().backend(), "synthetic");
+}
+
 TEST_F(NativeDoorTest, DrainChecksItsGrace) {
   v1::DrainRequest request;
   v1::DrainResponse response;

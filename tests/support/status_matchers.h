@@ -28,14 +28,12 @@ MATCHER(IsOk, "is OK") {
 MATCHER_P2(StatusIsMatcher, code, message, "") {
   const absl::Status s = ToStatus(arg);
   *result_listener << s.ToString();
-  return s.code() == code &&
-         testing::SafeMatcherCast<const std::string&>(message).Matches(std::string(s.message()));
+  return s.code() == code && testing::SafeMatcherCast<const std::string&>(message).Matches(std::string(s.message()));
 }
 template <typename M>
 auto StatusIs(absl::StatusCode code, M message) {
   return StatusIsMatcher(code, message);
 }
 inline auto StatusIs(absl::StatusCode code) { return StatusIsMatcher(code, testing::A<const std::string&>()); }
-
 
 }  // namespace sluice::test

@@ -1,5 +1,5 @@
-// The whole engine under a manual clock with random traffic: arrivals, cancels, deadlines, slow readers, both pipelines,
-// shared prefixes. Invariants hold after every step. Replay one seed: SLUICE_SIM_SEED=<n>.
+// The whole engine under a manual clock with random traffic: arrivals, cancels, deadlines, slow readers, both
+// pipelines, shared prefixes. Invariants hold after every step. Replay one seed: SLUICE_SIM_SEED=<n>.
 #include <cstdlib>
 #include <map>
 #include <random>
