@@ -1,4 +1,4 @@
-// Value types of the feature-flag gate. Semantics: docs/flags.md.
+// Value types of the feature-flag gate. Semantics: flags/README.md and docs/configuration.md.
 #pragma once
 
 #include <cstdint>
