@@ -37,7 +37,8 @@ engine_key() {
 # SLUICE_LLAMA_PREFIX from the environment wins: a llama.cpp of one's own, see docs/adr/0003-set-up-sources.md
 export_paths() {
   export SLUICE_LLAMA_PREFIX=${SLUICE_LLAMA_PREFIX:-$cache/engine/$(engine_key)}
-  export CCACHE_DIR=${CCACHE_DIR:-$cache/ccache}
+  # Paths below the checkout are hashed as relative ones, so that a second checkout reuses the objects of the first.
+  export CCACHE_DIR=${CCACHE_DIR:-$cache/ccache} CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1
 }
 
 # locked COMMAND...: one at a time for each cache, so that two checkouts never build or fetch the same thing twice.
