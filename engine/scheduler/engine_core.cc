@@ -256,8 +256,9 @@ void EngineCore::Emit(const std::vector<Row>& rows) {
 
 bool EngineCore::Accept(Sequence& s, int logits_row, MonoTime now) {
   const bool ignore_eos = s.request.ignore_eos;
-  SampledToken sampled =
-      s.sampler.Sample(backend_.Logits(logits_row), ignore_eos ? end_tokens_ : std::vector<TokenId>{});
+  std::span<const TokenId> banned;
+  if (ignore_eos) banned = end_tokens_;
+  SampledToken sampled = s.sampler.Sample(backend_.Logits(logits_row), banned);
   if (s.request.sampling.temperature == 0) {
     s.min_top2_margin = s.output_size() == 0 ? sampled.top2_margin : std::min(s.min_top2_margin, sampled.top2_margin);
   }
