@@ -8,8 +8,8 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "base/args.h"
 #include "google/protobuf/message.h"
-#include "services/cli/args.h"
 
 namespace sluice::cli {
 

@@ -3,8 +3,8 @@
 #include <string>
 #include <vector>
 
+#include "base/args.h"
 #include "fmt/format.h"
-#include "services/cli/args.h"
 #include "services/cli/client.h"
 
 namespace sluice::cli {
@@ -14,6 +14,20 @@ struct Entry {
   const Command& spec;
   int (*run)(const Args&);
 };
+
+const Program& Sluicectl() {
+  static const Program program = {
+      "sluicectl",
+      {{"--server", "HOST:PORT", "where sluice-server listens (127.0.0.1:8001, or $SLUICECTL_SERVER)"},
+       {"--token", "TOKEN", "bearer token (or $SLUICECTL_TOKEN)"},
+       {"--ca", "FILE", "trust servers signed by this PEM file, and use TLS"},
+       {"--cert", "FILE", "client certificate for mutual TLS, with --key"},
+       {"--key", "FILE", "its private key"},
+       {"--timeout", "SECONDS", "give up after this long (60)"},
+       {"--json", "", "print JSON, one message a line"},
+       {"--help", "", "this text"}}};
+  return program;
+}
 
 std::vector<Entry> Commands() {
   return {{GenerateSpec(), GenerateCommand}, {ModelsSpec(), ModelsCommand}, {StatusSpec(), StatusCommand}};
@@ -35,14 +49,14 @@ int Main(const std::vector<std::string>& arguments) {
   }
   for (const Entry& e : Commands()) {
     if (e.spec.name != arguments[0]) continue;
-    const auto args = Parse(e.spec, {arguments.begin() + 1, arguments.end()});
+    const auto args = ParseArgs(Sluicectl(), e.spec, {arguments.begin() + 1, arguments.end()});
     if (!args.ok()) {
       std::fprintf(stderr, "sluicectl %s: %s; see sluicectl %s --help\n", e.spec.name.c_str(),
                    std::string(args.status().message()).c_str(), e.spec.name.c_str());
       return kUsage;
     }
     if (args->Has("--help")) {
-      std::fputs(Help(e.spec).c_str(), stdout);
+      std::fputs(HelpOf(Sluicectl(), e.spec).c_str(), stdout);
       return kOk;
     }
     return e.run(*args);

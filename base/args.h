@@ -1,4 +1,5 @@
-// Command-line options of sluicectl: declared in a table, so that help and parsing cannot disagree.
+// Command-line options of our tools: declared in a table, so that help and parsing cannot disagree.
+// Plain values; thread-compatible.
 #pragma once
 
 #include <map>
@@ -9,7 +10,7 @@
 
 #include "absl/status/statusor.h"
 
-namespace sluice::cli {
+namespace sluice {
 
 struct Option {
   std::string name;   // "--max-tokens"
@@ -25,6 +26,12 @@ struct Command {
   std::string examples;  // whole lines
 };
 
+// A program with subcommands, and the options that all of them know.
+struct Program {
+  std::string name;  // "sluicectl"
+  std::vector<Option> options;
+};
+
 // What was given. Repeated options keep every value.
 class Args {
  public:
@@ -37,17 +44,16 @@ class Args {
   const std::vector<std::string>& operands() const { return operands_; }
 
  private:
-  friend absl::StatusOr<Args> Parse(const Command& command, const std::vector<std::string>& arguments);
+  friend absl::StatusOr<Args> ParseArgs(const Program& program, const Command& command,
+                                        const std::vector<std::string>& arguments);
   std::map<std::string, std::vector<std::string>, std::less<>> values_;
   std::vector<std::string> operands_;
 };
 
-// Options of every command: --server, --token, TLS, --json, --timeout, --help.
-const std::vector<Option>& CommonOptions();
-
 // INVALID_ARGUMENT naming the unknown option (and the nearest one), or the one that lacks its value. "--" ends options.
-absl::StatusOr<Args> Parse(const Command& command, const std::vector<std::string>& arguments);
+absl::StatusOr<Args> ParseArgs(const Program& program, const Command& command,
+                               const std::vector<std::string>& arguments);
 
-std::string Help(const Command& command);
+std::string HelpOf(const Program& program, const Command& command);
 
-}  // namespace sluice::cli
+}  // namespace sluice

@@ -1,15 +1,15 @@
-#include "services/cli/args.h"
+#include "base/args.h"
 
 #include <charconv>
 
 #include "base/edit_distance.h"
 #include "fmt/format.h"
 
-namespace sluice::cli {
+namespace sluice {
 namespace {
 
-const Option* Find(const Command& command, std::string_view name) {
-  for (const std::vector<Option>* options : {&command.options, &CommonOptions()}) {
+const Option* Find(const Program& program, const Command& command, std::string_view name) {
+  for (const std::vector<Option>* options : {&command.options, &program.options}) {
     for (const Option& o : *options) {
       if (o.name == name) return &o;
     }
@@ -17,10 +17,10 @@ const Option* Find(const Command& command, std::string_view name) {
   return nullptr;
 }
 
-std::string Nearest(const Command& command, std::string_view name) {
+std::string Nearest(const Program& program, const Command& command, std::string_view name) {
   std::string best;
   size_t distance = 4;
-  for (const std::vector<Option>* options : {&command.options, &CommonOptions()}) {
+  for (const std::vector<Option>* options : {&command.options, &program.options}) {
     for (const Option& o : *options) {
       if (const size_t d = EditDistance(o.name, name); d < distance) {
         distance = d;
@@ -36,19 +36,6 @@ std::string Row(const Option& o) {
 }
 
 }  // namespace
-
-const std::vector<Option>& CommonOptions() {
-  static const std::vector<Option> options = {
-      {"--server", "HOST:PORT", "where sluice-server listens (127.0.0.1:8001, or $SLUICECTL_SERVER)"},
-      {"--token", "TOKEN", "bearer token (or $SLUICECTL_TOKEN)"},
-      {"--ca", "FILE", "trust servers signed by this PEM file, and use TLS"},
-      {"--cert", "FILE", "client certificate for mutual TLS, with --key"},
-      {"--key", "FILE", "its private key"},
-      {"--timeout", "SECONDS", "give up after this long (60)"},
-      {"--json", "", "print JSON, one message a line"},
-      {"--help", "", "this text"}};
-  return options;
-}
 
 std::string Args::Get(std::string_view name, std::string_view fallback) const {
   const auto it = values_.find(name);
@@ -82,7 +69,8 @@ absl::StatusOr<std::optional<double>> Args::Number(std::string_view name) const 
   return std::optional<double>(value);
 }
 
-absl::StatusOr<Args> Parse(const Command& command, const std::vector<std::string>& arguments) {
+absl::StatusOr<Args> ParseArgs(const Program& program, const Command& command,
+                               const std::vector<std::string>& arguments) {
   Args args;
   bool options_ended = false;
   for (size_t i = 0; i < arguments.size(); ++i) {
@@ -97,9 +85,9 @@ absl::StatusOr<Args> Parse(const Command& command, const std::vector<std::string
     }
     const size_t equals = a.find('=');
     const std::string name = a.substr(0, equals);
-    const Option* option = Find(command, name);
+    const Option* option = Find(program, command, name);
     if (option == nullptr) {
-      return absl::InvalidArgumentError(fmt::format("unknown option {}{}", name, Nearest(command, name)));
+      return absl::InvalidArgumentError(fmt::format("unknown option {}{}", name, Nearest(program, command, name)));
     }
     std::string value;
     if (equals != std::string::npos) {
@@ -116,17 +104,17 @@ absl::StatusOr<Args> Parse(const Command& command, const std::vector<std::string
   return args;
 }
 
-std::string Help(const Command& command) {
-  std::string text = fmt::format("sluicectl {}: {}\n\nusage: sluicectl {} [options] {}\n", command.name,
-                                 command.summary, command.name, command.operands);
+std::string HelpOf(const Program& program, const Command& command) {
+  std::string text = fmt::format("{0} {1}: {2}\n\nusage: {0} {1} [options] {3}\n", program.name, command.name,
+                                 command.summary, command.operands);
   if (!command.options.empty()) {
     text += "\n";
     for (const Option& o : command.options) text += Row(o);
   }
   text += "\n";
-  for (const Option& o : CommonOptions()) text += Row(o);
+  for (const Option& o : program.options) text += Row(o);
   if (!command.examples.empty()) text += "\nexamples:\n" + command.examples;
   return text;
 }
 
-}  // namespace sluice::cli
+}  // namespace sluice
