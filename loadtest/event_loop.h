@@ -25,6 +25,9 @@ class EventLoop {
   // when no timer is due, and `finished` is asked at least as often.
   void Run(const std::function<bool()>& finished);
 
+  // Drops every timer and all posted work that has not run.
+  void Clear();
+
   // How late timers and ticks were since the last call, in ms, unordered.
   std::vector<double> TakeLags() { return std::exchange(lags_ms_, {}); }
 

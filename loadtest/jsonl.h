@@ -26,6 +26,7 @@ class RunWriter {
   void Add(const ResourceSample& sample);
   void Add(const FaultEvent& event);
   void End(const std::string& how);  // "complete", or what interrupted it
+  absl::Status Flush();
   // An error of writing (a full disk), if there was one.
   absl::Status status() const;
 

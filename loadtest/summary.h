@@ -107,6 +107,7 @@ Summary Summarize(const Run& run, const Scenario& scenario);
 Estimate ScalarOf(const Cell& cell, const std::string& metric);
 // True for names that ScalarOf can ever know.
 bool IsScalar(const std::string& metric);
+std::vector<std::string> ScalarNames();
 // metric → its formula, for reports.
 const std::vector<std::pair<std::string, std::string>>& MetricFormulas();
 

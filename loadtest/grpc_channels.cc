@@ -1,0 +1,55 @@
+#include "loadtest/grpc_channels.h"
+
+#include <fstream>
+#include <sstream>
+
+#include "base/status.h"
+#include "fmt/format.h"
+
+namespace sluice::loadtest {
+
+absl::StatusOr<std::vector<std::shared_ptr<grpc::Channel>>> OpenChannels(const TargetOptions& options) {
+  const size_t colon = options.url.find("://");
+  const bool tls = colon != std::string::npos && colon > 0 && options.url[colon - 1] == 's';
+  const std::string host = colon == std::string::npos ? options.url : options.url.substr(colon + 3);
+  std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
+  if (tls) {
+    grpc::SslCredentialsOptions ssl;
+    if (!options.ca_file.empty()) {
+      std::ifstream file(options.ca_file);
+      std::stringstream text;
+      text << file.rdbuf();
+      if (!file) return absl::InvalidArgumentError(fmt::format("cannot read the CA file {}", options.ca_file));
+      ssl.pem_root_certs = text.str();
+    }
+    credentials = grpc::SslCredentials(ssl);
+  }
+  std::vector<std::shared_ptr<grpc::Channel>> channels;
+  for (int i = 0; i < options.connections; ++i) {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // else equal channels share one connection
+    arguments.SetMaxReceiveMessageSize(-1);
+    channels.push_back(grpc::CreateCustomChannel(host, credentials, arguments));
+  }
+  return channels;
+}
+
+void PrepareContext(const TargetOptions& options, const Request& request, grpc::ClientContext& context) {
+  context.set_deadline(std::chrono::system_clock::now() + request.timeout);
+  if (!options.token.empty()) context.AddMetadata("authorization", "Bearer " + options.token);
+  if (!request.id.empty()) context.AddMetadata("x-request-id", request.id);
+  for (const auto& [name, value] : options.headers) context.AddMetadata(name, value);
+}
+
+absl::Status ToAbslStatus(const grpc::Status& status) {
+  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+}
+
+absl::Status WaitForChannel(grpc::Channel& channel, const std::string& url, Duration timeout) {
+  if (channel.WaitForConnected(std::chrono::system_clock::now() + timeout)) return absl::OkStatus();
+  return absl::UnavailableError(
+      fmt::format("no gRPC connection to {} within {:.0f} s: is a server listening there, and does it speak {}?", url,
+                  ToSeconds(timeout), url.find("s://") != std::string::npos ? "TLS with this CA" : "plaintext"));
+}
+
+}  // namespace sluice::loadtest

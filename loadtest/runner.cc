@@ -1,0 +1,248 @@
+#include "loadtest/runner.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "fmt/format.h"
+#include "loadtest/arrivals.h"
+#include "loadtest/statistics.h"
+
+namespace sluice::loadtest {
+namespace {
+
+constexpr int kErrorsBeforeGivingUp = 20;
+constexpr Duration kPauseAfterFailure = std::chrono::milliseconds(100);
+constexpr Duration kProgressInterval = std::chrono::milliseconds(500);
+constexpr Duration kSampleInterval = std::chrono::seconds(1);
+
+double OwnCpuSeconds() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec); };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+int UsableCores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  return sched_getaffinity(0, sizeof(set), &set) == 0 ? std::max(1, CPU_COUNT(&set)) : 1;
+}
+
+}  // namespace
+
+struct Runner::State {
+  const Block& block;
+  Target& target;
+  const BlockHooks& hooks;
+  Workload workload;
+  BlockSample sample;
+  MonoTime begin, measure_from, measure_to;  // warm-up is [begin, measure_from)
+  std::vector<Duration> arrivals;            // open loop, from `begin`; warm-up first
+  size_t next_arrival = 0;
+  int64_t measured_started = 0, failures = 0;
+  Progress progress;
+  bool no_more = false;  // nothing new is started
+  double cpu_at_start = 0;
+  MonoTime last_progress;
+};
+
+Runner::Runner(const Scenario& scenario, const std::vector<GivenPrompt>& prompts, EventLoop& loop, const Clock& clock,
+               MonoTime epoch, RunWriter& writer, const std::atomic<bool>& stop)
+    : scenario_(scenario),
+      prompts_(prompts),
+      loop_(loop),
+      clock_(clock),
+      epoch_(epoch),
+      writer_(writer),
+      stop_(stop) {}
+
+void Runner::StartRequest(State& s, Planned planned, MonoTime scheduled, bool warmup) {
+  auto record = std::make_shared<Record>();
+  record->index = next_index_++;
+  record->arm = s.block.arm;
+  record->block = s.block.block;
+  record->level = s.block.level;
+  record->warmup = warmup;
+  record->id = planned.request.id;
+  record->tenant = planned.request.tenant;
+  record->user = planned.request.user;
+  record->priority_class = planned.request.priority_class;
+  record->conversation = planned.conversation;
+  record->turn = planned.turn;
+  record->planned_cancel = planned.request.cancel_after_messages > 0;
+  record->slow_reader = planned.request.read_delay.count() > 0;
+  record->scheduled_ns = (scheduled - epoch_).count();
+  record->token_ns.reserve(static_cast<size_t>(planned.request.max_tokens));
+  if (!warmup) ++s.measured_started;
+  ++s.progress.started;
+  if (++s.progress.in_flight > scenario_.limits.max_in_flight) {
+    s.sample.limited = fmt::format("more than {} requests in flight (limits.max_in_flight)", scenario_.limits.max_in_flight);
+    s.no_more = true;
+  }
+  Record* const raw = record.get();
+  Request request = planned.request;
+  // `done` comes from the target's threads; what follows happens on the loop.
+  s.target.Start(std::move(request), raw, [this, &s, planned = std::move(planned), record = std::move(record)]() mutable {
+    loop_.Post([this, &s, planned = std::move(planned), record = std::move(record)] { Finished(s, planned, *record); });
+  });
+}
+
+void Runner::Finished(State& s, const Planned& planned, Record& record) {
+  --s.progress.in_flight;
+  ++s.progress.done;
+  s.progress.tokens += record.output_tokens > 0 ? record.output_tokens : static_cast<int64_t>(record.token_ns.size());
+  const bool cancelled_as_planned = record.planned_cancel && record.code == absl::StatusCode::kCancelled;
+  const bool failed = !record.ok() && !cancelled_as_planned;
+  if (failed) {
+    ++s.failures;
+    ++s.progress.failed;
+    const double share = static_cast<double>(s.failures) / static_cast<double>(s.progress.done);
+    if (s.failures >= kErrorsBeforeGivingUp && share > scenario_.limits.max_error_rate) s.no_more = true;
+  }
+  const MonoTime done = epoch_ + Duration(record.done_ns);
+  const std::string answer = std::move(record.text);
+  record.text = scenario_.workload.turns.mean > 1 ? "" : answer;
+  writer_.Add(record);
+  const bool over = s.no_more || stop_.load(std::memory_order_relaxed);
+  if (record.ok() && planned.turn + 1 < planned.turns && !over) {
+    const MonoTime when = done + scenario_.workload.think_time;
+    // In flight in the sense that the block must wait for it.
+    ++s.progress.in_flight;
+    loop_.At(when, [this, &s, planned, answer, when] {
+      --s.progress.in_flight;
+      StartRequest(s, s.workload.NextTurn(planned, answer), when, when < s.measure_from);
+    });
+    return;
+  }
+  if (s.sample.open_loop || over) return;
+  if (!failed) return StartClosed(s, done);
+  // A server that refuses at once must not be hammered in a circle.
+  const MonoTime when = done + kPauseAfterFailure;
+  ++s.progress.in_flight;
+  loop_.At(when, [this, &s, when] {
+    --s.progress.in_flight;
+    StartClosed(s, when);
+  });
+}
+
+// The next request of a stream that has been free since `free`.
+void Runner::StartClosed(State& s, MonoTime free) {
+  const bool warmup = free < s.measure_from;
+  const int64_t wanted = scenario_.load.requests;
+  if (wanted > 0 ? s.measured_started >= wanted : free >= s.measure_to) {
+    s.no_more = true;
+    return;
+  }
+  StartRequest(s, s.workload.Next(), free, warmup);
+}
+
+void Runner::ScheduleOpen(State& s) {
+  if (s.next_arrival == s.arrivals.size() || s.no_more) {
+    s.no_more = true;
+    return;
+  }
+  const MonoTime when = s.begin + s.arrivals[s.next_arrival++];
+  loop_.At(when, [this, &s, when] {
+    if (s.no_more) return;
+    StartRequest(s, s.workload.Next(), when, when < s.measure_from);
+    ScheduleOpen(s);
+  });
+}
+
+// Progress and resource samples; asked by the loop at least every 10 ms.
+void Runner::Report(State& s) {
+  const MonoTime now = clock_.Now();
+  if (s.hooks.progress && now - s.last_progress >= kProgressInterval) {
+    s.last_progress = now;
+    s.progress.elapsed_s = ToSeconds(now - s.begin);
+    s.hooks.progress(s.progress);
+  }
+}
+
+BlockSample Runner::Run(const Block& block, Target& target, const BlockHooks& hooks) {
+  const LoadSpec& load = scenario_.load;
+  const MonoTime begin = clock_.Now() + std::chrono::milliseconds(5);
+  State s{.block = block,
+          .target = target,
+          .hooks = hooks,
+          .workload = Workload(scenario_.workload, prompts_, block.seed,
+                               fmt::format("{}-{}-{}-{:x}", block.arm, block.level, block.block, block.seed & 0xFFFF)),
+          .begin = begin,
+          .measure_from = begin + load.warmup,
+          .measure_to = begin + load.warmup + load.duration,
+          .last_progress = begin};
+  s.sample = {.arm = block.arm, .block = block.block, .level = block.level, .offered = block.offered,
+              .open_loop = load.mode != LoadSpec::Mode::kClosed};
+  loop_.TakeLags();
+  if (s.sample.open_loop) {
+    if (load.mode == LoadSpec::Mode::kTrace) {
+      s.arrivals = block.trace;
+      s.measure_from = begin;
+    } else {
+      LoadSpec warm = load;
+      if (load.mode == LoadSpec::Mode::kRamp) warm.mode = LoadSpec::Mode::kPoisson;
+      if (load.warmup.count() > 0) s.arrivals = Arrivals(warm, block.offered, load.warmup, 0, block.seed ^ 1);
+      // Scaled gaps may touch the end of the warm-up; what is measured begins after it.
+      for (Duration& d : s.arrivals) d = std::min(d, load.warmup - Duration(1));
+      for (const Duration d : Arrivals(load, block.offered, load.duration, load.requests, block.seed)) {
+        s.arrivals.push_back(load.warmup + d);
+      }
+    }
+    s.sample.planned = static_cast<int64_t>(s.arrivals.size());
+    s.progress.planned = s.sample.planned;
+    s.progress.planned_s = s.arrivals.empty() ? 0 : ToSeconds(s.arrivals.back());
+    ScheduleOpen(s);
+  } else {
+    s.progress.planned = load.requests;
+    s.progress.planned_s = load.requests > 0 ? 0 : ToSeconds(load.warmup + load.duration);
+    for (int i = 0; i < static_cast<int>(block.offered); ++i) {
+      loop_.At(begin, [this, &s, begin] { StartClosed(s, begin); });
+    }
+  }
+  for (const auto& [offset, work] : hooks.timed) loop_.At(s.measure_from + offset, work);
+  // Measured from the first counted request on: warm-up costs differ.
+  loop_.At(s.measure_from, [&s] { s.cpu_at_start = OwnCpuSeconds(); });
+  std::function<void()> sample = [this, &s, &sample] {
+    if (s.hooks.sample) s.hooks.sample((clock_.Now() - epoch_).count());
+    loop_.At(clock_.Now() + kSampleInterval, sample);
+  };
+  sample();
+
+  bool cancelled = false;
+  loop_.Run([&] {
+    Report(s);
+    if (stop_.load(std::memory_order_relaxed) && !cancelled) {
+      cancelled = true;
+      s.no_more = true;
+      target.CancelAll();
+    }
+    return s.no_more && s.progress.in_flight == 0;
+  });
+  loop_.Clear();
+
+  s.sample.start_ns = (s.measure_from - epoch_).count();
+  s.sample.end_ns = (clock_.Now() - epoch_).count();
+  s.sample.started = s.progress.started;
+  if (!s.sample.open_loop) s.sample.planned = s.sample.started;
+  std::vector<double> lags = loop_.TakeLags();
+  std::sort(lags.begin(), lags.end());
+  s.sample.lag_p50_ms = Percentile(lags, 0.5);
+  s.sample.lag_p99_ms = Percentile(lags, 0.99);
+  const double wall = 1e-9 * static_cast<double>(s.sample.end_ns - s.sample.start_ns);
+  s.sample.cpu_percent = wall > 0 ? 100 * (OwnCpuSeconds() - s.cpu_at_start) / wall : 0;
+  if (s.sample.limited.empty() && s.sample.lag_p99_ms > scenario_.limits.lag_ms) {
+    s.sample.limited = fmt::format("the generator was {:.1f} ms late at p99 (limits.lag_ms {})", s.sample.lag_p99_ms,
+                                   scenario_.limits.lag_ms);
+  }
+  const double allowed_cpu = scenario_.limits.generator_cpu * UsableCores();
+  if (s.sample.limited.empty() && s.sample.cpu_percent > allowed_cpu) {
+    s.sample.limited = fmt::format("the generator used {:.0f} % CPU of {:.0f} % (limits.generator_cpu × cores)",
+                                   s.sample.cpu_percent, allowed_cpu);
+  }
+  writer_.Add(s.sample);
+  return s.sample;
+}
+
+}  // namespace sluice::loadtest
