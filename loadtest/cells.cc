@@ -186,6 +186,8 @@ void AddResources(const Run& run, Cell& cell) {
   if (samples == 0) return;
   cell.cpu_percent = cpu / static_cast<double>(samples);
   cell.rss_peak_mb = rss;
+  const auto cores = run.environment.find("cores");
+  if (cores != run.environment.end()) cell.cpu_share = cell.cpu_percent / 100 / std::max(1, std::atoi(cores->second.c_str()));
 }
 
 Cell MakeCell(const Run& run, const Scenario& scenario, const std::string& arm, int level,
@@ -201,7 +203,7 @@ Cell MakeCell(const Run& run, const Scenario& scenario, const std::string& arm, 
 }
 
 // The scalars of each block alone, for comparisons between interleaved blocks.
-void AddPerBlock(const Run& run, const Scenario& scenario, const std::vector<const Record*>& records, Cell& cell) {
+void AddPerBlock(const Scenario& scenario, const std::vector<const Record*>& records, Cell& cell) {
   std::map<int, std::vector<const Record*>> blocks;
   for (const Record* r : records) blocks[r->block].push_back(r);
   std::vector<Cell> alone;
@@ -232,7 +234,6 @@ void AddPerBlock(const Run& run, const Scenario& scenario, const std::vector<con
     const bool all = std::none_of(values.begin(), values.end(), [](double v) { return std::isnan(v); });
     if (!values.empty() && all) cell.per_block[name] = std::move(values);
   }
-  (void)run;
 }
 
 }  // namespace
@@ -264,7 +265,7 @@ std::vector<Cell> MakeCells(const Run& run, const Scenario& scenario) {
       const auto it = groups.find({level, engine.name});
       if (it == groups.end()) continue;
       cells.push_back(MakeCell(run, scenario, engine.name, level, it->second));
-      AddPerBlock(run, scenario, it->second, cells.back());
+      AddPerBlock(scenario, it->second, cells.back());
     }
   }
   return cells;
@@ -272,7 +273,7 @@ std::vector<Cell> MakeCells(const Run& run, const Scenario& scenario) {
 
 std::vector<std::string> ScalarNames() {
   std::vector<std::string> names = {"requests_per_s", "output_tokens_per_s", "total_tokens_per_s", "goodput_per_s",
-                                    "goodput_share",  "error_rate",          "peak_concurrency",   "cpu_percent",
+                                    "goodput_share",  "error_rate",          "peak_concurrency",   "cpu_percent", "cpu_share",
                                     "rss_peak_mb",    "success_rate"};
   std::vector<std::string> latencies = {kItl};
   for (const Metric& m : Metrics()) latencies.emplace_back(m.name);
@@ -300,6 +301,7 @@ Estimate ScalarOf(const Cell& cell, const std::string& metric) {
   if (metric == "success_rate") return plain(cell.error_rate.known() ? 1 - cell.error_rate.value : kNan);
   if (metric == "peak_concurrency") return plain(static_cast<double>(cell.peak_concurrency));
   if (metric == "cpu_percent") return plain(cell.cpu_percent);
+  if (metric == "cpu_share") return plain(cell.cpu_share);
   if (metric == "rss_peak_mb") return plain(cell.rss_peak_mb);
   const size_t last = metric.rfind('_'), split = last == std::string::npos ? last : metric.rfind('_', last - 1);
   if (split == std::string::npos) return {};

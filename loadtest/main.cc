@@ -1,113 +1,85 @@
-// sluice-bench: drives a running server with N concurrent greedy streams of fixed size and reports tokens/s.
-// The first inhabitant of loadtest/; scripts/compare-throughput interleaves it with llama-batched-bench.
-#include <grpcpp/grpcpp.h>
+// sluice-bench: load generation and benchmarks for LLM servers. See docs/benchmarks.md.
+#include <signal.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
-#include <cstdlib>
 #include <string>
-#include <thread>
 #include <vector>
 
-#include "base/clock.h"
+#include "base/args.h"
 #include "fmt/format.h"
-#include "sluice/v1/inference.grpc.pb.h"
+#include "loadtest/commands.h"
 
+namespace sluice::loadtest {
 namespace {
 
-namespace pb = ::sluice::v1;
+std::atomic<bool> stop{false};
 
-struct Options {
-  std::string server = "127.0.0.1:8001";
-  int streams = 64, prompt_tokens = 128, output_tokens = 32;
-};
-
-struct Result {
-  bool ok = false;
-  std::string error;
-  int output_tokens = 0, cached_tokens = 0;
-  double ttft_ms = 0;
-};
-
-// Prompts of different, arbitrary tokens: nothing to share, nothing to cache.
-pb::GenerateRequest MakeRequest(const Options& o, int stream) {
-  pb::GenerateRequest request;
-  uint64_t state = 0x9E3779B97F4A7C15U * static_cast<uint64_t>(stream + 1);
-  for (int i = 0; i < o.prompt_tokens; ++i) {
-    state = state * 6364136223846793005U + 1442695040888963407U;
-    request.mutable_token_ids()->add_ids(static_cast<int32_t>(1000 + (state >> 33) % 40000));
-  }
-  request.set_max_tokens(o.output_tokens);
-  request.set_ignore_eos(true);
-  request.mutable_sampling()->set_temperature(0);
-  request.set_user(fmt::format("bench-{}", stream));
-  return request;
+// The first Ctrl-C ends the run and writes what there is; the second one ends the process.
+void OnSignal(int signal) {
+  if (stop.exchange(true)) _exit(128 + signal);
 }
 
-Result RunStream(pb::InferenceService::Stub& stub, const pb::GenerateRequest& request) {
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::minutes(5));
-  Result result;
-  auto reader = stub.Generate(&context, request);
-  pb::GenerateResponse message;
-  while (reader->Read(&message)) {
-    if (!message.has_finish()) continue;
-    result.output_tokens = message.finish().usage().output_tokens();
-    result.cached_tokens = message.finish().usage().cached_tokens();
-    result.ttft_ms = message.finish().timings().ttft_ms();
-  }
-  const grpc::Status status = reader->Finish();
-  result.ok = status.ok();
-  result.error = status.error_message();
-  return result;
+struct Entry {
+  const Command& spec;
+  int (*run)(const Context&, const Args&);
+};
+
+std::vector<Entry> Commands() {
+  return {{LoadSpecOf(), LoadCommand},       {RunSpec(), RunCommand},         {SuiteSpec(), SuiteCommand},
+          {EnginesSpec(), EnginesCommand},   {CompareSpec(), CompareCommand}, {PlotSpec(), PlotCommand},
+          {ComponentsSpec(), ComponentsCommand}};
 }
 
-int Run(const Options& o) {
-  auto stub = pb::InferenceService::NewStub(grpc::CreateChannel(o.server, grpc::InsecureChannelCredentials()));
-  std::vector<Result> results(static_cast<size_t>(o.streams));
-  std::vector<std::thread> threads;
-  const sluice::SystemClock clock;
-  const sluice::MonoTime start = clock.Now();
-  for (int i = 0; i < o.streams; ++i) {
-    threads.emplace_back([&, i] { results[static_cast<size_t>(i)] = RunStream(*stub, MakeRequest(o, i)); });
+std::string Overview() {
+  std::string text =
+      "sluice-bench: load generation and benchmarks for LLM servers (gRPC, KServe v2, OpenAI).\n\n"
+      "usage: sluice-bench COMMAND [options]\n\n";
+  for (const Entry& e : Commands()) text += fmt::format("  {:<12} {}\n", e.spec.name, e.spec.summary);
+  return text +
+         "\nsluice-bench COMMAND --help explains each. Start with a server that runs:\n"
+         "  sluice-bench load grpc://127.0.0.1:8001 --rate 2 --duration 20\n"
+         "or let the tool start one (scripts/bench sets up what it needs):\n"
+         "  scripts/bench run ttft --quick\n\n"
+         "Exit codes: 0 everything reached, 1 a check was missed (or a regression), 2 the run is invalid, wrong usage or\n"
+         "no baseline, 3 an engine cannot be reached.\n";
+}
+
+int Main(const Context& context, const std::vector<std::string>& arguments) {
+  if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h" || arguments[0] == "help") {
+    std::fputs(Overview().c_str(), arguments.empty() ? stderr : stdout);
+    return arguments.empty() ? kExitInvalid : kExitReached;
   }
-  for (auto& t : threads) t.join();
-  const double seconds = sluice::ToSeconds(clock.Now() - start);
-  int tokens = 0, cached = 0, failed = 0;
-  double ttft = 0;
-  for (const Result& r : results) {
-    tokens += r.ok ? o.prompt_tokens + r.output_tokens : 0;
-    cached += r.cached_tokens;
-    ttft += r.ttft_ms / o.streams;
-    if (!r.ok && failed++ == 0) std::fprintf(stderr, "sluice-bench: %s\n", r.error.c_str());
+  for (const Entry& e : Commands()) {
+    if (e.spec.name != arguments[0]) continue;
+    const auto args = ParseArgs(BenchProgram(), e.spec, {arguments.begin() + 1, arguments.end()});
+    if (!args.ok()) {
+      std::fprintf(stderr, "sluice-bench %s: %s; see sluice-bench %s --help\n", e.spec.name.c_str(),
+                   std::string(args.status().message()).c_str(), e.spec.name.c_str());
+      return kExitInvalid;
+    }
+    if (args->Has("--help")) {
+      std::fputs(HelpOf(BenchProgram(), e.spec).c_str(), stdout);
+      return kExitReached;
+    }
+    return e.run(context, *args);
   }
-  std::puts(fmt::format(R"({{"tokens_per_second": {:.1f}, "seconds": {:.3f}, "failed": {}, "cached_tokens": {}, )"
-                        R"("mean_ttft_ms": {:.1f}}})",
-                        tokens / seconds, seconds, failed, cached, ttft)
-                .c_str());
-  return failed == 0 ? 0 : 1;
+  std::fprintf(stderr, "sluice-bench: there is no command '%s'; see sluice-bench --help\n", arguments[0].c_str());
+  return kExitInvalid;
 }
 
 }  // namespace
+}  // namespace sluice::loadtest
 
 int main(int argc, char** argv) {
-  Options o;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string name = argv[i];
-    if (name == "--server") {
-      o.server = argv[i + 1];
-    } else if (name == "--streams") {
-      o.streams = std::atoi(argv[i + 1]);
-    } else if (name == "--prompt-tokens") {
-      o.prompt_tokens = std::atoi(argv[i + 1]);
-    } else if (name == "--output-tokens") {
-      o.output_tokens = std::atoi(argv[i + 1]);
-    }
-  }
-  const bool known = argc % 2 == 1 && o.streams > 0 && o.prompt_tokens > 0 && o.output_tokens > 0;
-  if (!known) {
-    std::fprintf(stderr,
-                 "usage: sluice-bench [--server HOST:PORT] [--streams N] [--prompt-tokens N] [--output-tokens N]\n");
-    return 2;
-  }
-  return Run(o);
+  struct sigaction action {};
+  action.sa_handler = sluice::loadtest::OnSignal;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  std::string command_line = "sluice-bench";
+  for (const std::string& a : arguments) command_line += " " + a;
+  return sluice::loadtest::Main({.stop = sluice::loadtest::stop, .command_line = command_line}, arguments);
 }

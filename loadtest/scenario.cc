@@ -122,6 +122,11 @@ void ReadWorkload(Section section, WorkloadSpec* out) {
     prefix.Number("share", 0, 1, &out->shared_prefix_share);
     prefix.Integer("groups", 1, 1 << 20, &out->shared_prefix_groups);
   }
+  {
+    Section prompt = section.Map("long_prompt");
+    prompt.Integer("tokens", 0, 1 << 20, &out->long_prompt_tokens);
+    prompt.Number("share", 0, 1, &out->long_prompt_share);
+  }
   ReadLength(section, "turns", &out->turns);
   ReadMillis(section, "think_time_ms", &out->think_time);
   section.Each("tenants", 1000, [&](Section& tenant) {

@@ -33,6 +33,8 @@ struct WorkloadSpec {
   int shared_prefix_tokens = 0;    // of the prompt, the same for all that share
   double shared_prefix_share = 1;  // of the requests
   int shared_prefix_groups = 1;    // different prefixes
+  int long_prompt_tokens = 0;      // instead, for long_prompt_share of the requests
+  double long_prompt_share = 0;
   LengthSpec turns{.mean = 1};     // of a conversation (form chat); each turn repeats what was said before
   Duration think_time{0};          // from an answer to the next turn
   std::vector<TenantSpec> tenants;

@@ -6,6 +6,7 @@
 #include "absl/strings/str_split.h"
 #include "fmt/format.h"
 #include "loadtest/cells.h"
+#include "loadtest/regression.h"
 #include "loadtest/stress.h"
 
 namespace sluice::loadtest {
@@ -186,6 +187,7 @@ Summary Summarize(const Run& run, const Scenario& scenario) {
   if (scenario.kind == Scenario::Kind::kStress) JudgeStress(run, scenario, summary);
   if (scenario.kind == Scenario::Kind::kSoak) JudgeDrift(run, scenario, summary);
   AddComparisons(scenario, summary);
+  if (scenario.kind == Scenario::Kind::kRegression) JudgeArms(scenario, summary);
   for (const CheckSpec& check : scenario.checks) {
     const std::vector<std::string> arms = check.arm.empty() ? summary.arms : std::vector<std::string>{check.arm};
     for (const std::string& arm : arms) {

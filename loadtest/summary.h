@@ -53,7 +53,8 @@ struct Cell {
   double requests_per_s = kNan, output_tokens_per_s = kNan, total_tokens_per_s = kNan;
   double goodput_per_s = kNan, goodput_share = kNan;  // successful within every SLO; NaN without SLOs
   int64_t peak_concurrency = 0;
-  double cpu_percent = kNan, rss_peak_mb = kNan;  // of the engine's process; NaN when the tool did not start it
+  // Of the engine's process; NaN when the tool did not start it. CPU in percent of one core; share: of all cores.
+  double cpu_percent = kNan, cpu_share = kNan, rss_peak_mb = kNan;
   double generator_cpu_percent = kNan, lag_p50_ms = kNan, lag_p99_ms = kNan;
   std::string failure_mode = "none";  // stress runs
 

@@ -132,6 +132,7 @@ Planned Workload::Next() {
   }
   std::string text;
   int tokens = std::max(1, Draw(spec_.prompt_tokens));
+  if (Chance(spec_.long_prompt_share)) tokens = spec_.long_prompt_tokens;
   const bool shares = !prefixes_.empty() && Chance(spec_.shared_prefix_share);
   const size_t group = shares ? random_() % prefixes_.size() : 0;
   if (shares) tokens = std::max(1, tokens - spec_.shared_prefix_tokens);
