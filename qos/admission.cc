@@ -1,5 +1,6 @@
 #include "qos/admission.h"
 
+#include <algorithm>
 #include <array>
 #include <map>
 #include <utility>
@@ -99,6 +100,9 @@ struct Admission::Impl {
   void Deliver(std::vector<Answer> answers) ABSL_LOCKS_EXCLUDED(mu);
 
   Permit Grant(QosClass c, MonoTime since, MonoTime now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  MonoTime ExpiryOf(const Waiting& waiting) const {
+    return std::min(waiting.deadline, SaturatingAdd(waiting.since, options.queue_timeout));
+  }
   // The refusal of a waiting request whose time is over; nullopt: it may go on waiting.
   std::optional<absl::Status> Expired(QosClass c, const Waiting& waiting, MonoTime now)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
@@ -117,7 +121,8 @@ struct Admission::Impl {
   // Invariant: somebody waits only while running == max_concurrent.
   std::array<Queue, kQosClassCount> queues ABSL_GUARDED_BY(mu);
   uint64_t last_ticket ABSL_GUARDED_BY(mu) = 0;
-  std::optional<Duration> hold ABSL_GUARDED_BY(mu);  // moving average of how long permits are held
+  MonoTime next_expiry ABSL_GUARDED_BY(mu) = kInfiniteFuture;  // nobody who waits expires earlier
+  std::optional<Duration> hold ABSL_GUARDED_BY(mu);            // moving average of how long permits are held
   bool draining ABSL_GUARDED_BY(mu) = false;
   Duration drain_retry_after ABSL_GUARDED_BY(mu) = Duration::zero();
 };
@@ -217,11 +222,17 @@ void Admission::Impl::GrantWaiting(MonoTime now, std::vector<Answer>& answers) {
 }
 
 void Admission::Impl::Expire(MonoTime now, std::vector<Answer>& answers) {
+  if (now < next_expiry) return;
+  next_expiry = kInfiniteFuture;
   for (size_t i = 0; i < queues.size(); ++i) {
     for (auto it = queues[i].begin(); it != queues[i].end();) {
       const auto at = it++;
       auto expired = Expired(static_cast<QosClass>(i), at->second, now);
-      if (expired) Take(queues[i], at, *std::move(expired), answers);
+      if (expired) {
+        Take(queues[i], at, *std::move(expired), answers);
+      } else {
+        next_expiry = std::min(next_expiry, ExpiryOf(at->second));
+      }
     }
   }
 }
@@ -314,7 +325,9 @@ uint64_t Admission::Admit(AdmissionRequest request, Callback answer) {
     if (!decision) {
       ticket = ++impl_->last_ticket;
       const auto c = static_cast<size_t>(request.qos_class);
-      impl_->queues[c].emplace(ticket, Impl::Waiting{now, request.deadline, std::move(answer)});
+      const auto [waiting, inserted] =
+          impl_->queues[c].emplace(ticket, Impl::Waiting{now, request.deadline, std::move(answer)});
+      impl_->next_expiry = std::min(impl_->next_expiry, impl_->ExpiryOf(waiting->second));
       impl_->metrics[c].queued->Set(static_cast<double>(impl_->queues[c].size()));
     }
   }

@@ -27,8 +27,8 @@ struct AdmissionOptions {
 };
 
 struct AdmissionRequest {
-  std::string request_id, tenant, model;
-  QosClass qos_class = QosClass::kStandard;  // already clamped to the tenant's highest
+  std::string_view request_id, tenant, model;  // valid for the call
+  QosClass qos_class = QosClass::kStandard;    // already clamped to the tenant's highest
   int prompt_tokens = 0, max_tokens = 0;
   MonoTime arrival{};  // default_deadline counts from here; unset: from Admit
   MonoTime deadline = kInfiniteFuture;

@@ -56,13 +56,10 @@ Top2 FindTop2(std::span<const float> logits) {
     }
   }
   if (!(top.best > kMinusInfinity)) return top;
-  for (size_t i = winner; i < std::min(winner + kChunk, logits.size()); ++i) {
-    if (top.token < 0 && logits[i] == top.best) {
-      top.token = static_cast<TokenId>(i);
-    } else if (logits[i] > top.second) {
-      top.second = logits[i];
-    }
-  }
+  const auto chunk = logits.subspan(winner, std::min(kChunk, logits.size() - winner));
+  const auto at = static_cast<size_t>(std::find(chunk.begin(), chunk.end(), top.best) - chunk.begin());
+  top.token = static_cast<TokenId>(winner + at);
+  top.second = std::max({top.second, Max(chunk.first(at)), Max(chunk.subspan(at + 1))});
   return top;
 }
 

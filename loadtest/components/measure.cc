@@ -1,0 +1,23 @@
+#include "loadtest/components/measure.h"
+
+#include <cstdlib>
+#include <new>
+
+namespace {
+thread_local int64_t allocations = 0;
+}
+
+// noinline: else gcc sees malloc behind new and free behind delete, and warns of a mismatch.
+[[gnu::noinline]] void* operator new(size_t bytes) {
+  ++allocations;
+  if (void* p = std::malloc(bytes == 0 ? 1 : bytes)) return p;
+  std::abort();
+}
+[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, size_t) noexcept { std::free(p); }
+
+namespace sluice::components {
+
+int64_t Allocations() { return allocations; }
+
+}  // namespace sluice::components
