@@ -183,7 +183,7 @@ std::string Health(const TestServer& server, const std::string& service) {
 }
 
 TEST(ServerTest, DrainFinishesWhatRunsAndRefusesTheRest) {
-  TestServer server({.backend = {.step_cost = std::chrono::milliseconds(3)}});
+  TestServer server({.backend = {.step_cost = std::chrono::milliseconds(3)}, .metrics = true});
   EXPECT_EQ(Health(server, "readiness"), "SERVING");
   EXPECT_EQ(Health(server, "liveness"), "SERVING");
   std::vector<std::thread> running;
