@@ -241,6 +241,28 @@ TEST(ServerTest, KeysDecideTenantClassAndModels) {
   EXPECT_EQ(status.state(), "ready");
 }
 
+TEST(ServerTest, ARefusedReloadOfTheFlagsIsCountedAndChangesNothing) {
+  TestServer server({.ttft_bps = flags::kBuckets, .metrics = true});
+  const auto reloads = [&server](const std::string& result) {
+    return Scrape(server.server().metrics_port(), "sluice_flag_reloads_total{result=\"" + result + "\"}");
+  };
+  const auto epoch = [&server] { return Scrape(server.server().metrics_port(), "sluice_flag_epoch"); };
+  EXPECT_EQ(reloads("failed"), 0);
+  EXPECT_FALSE(server.server().ReloadFlags(absl::NotFoundError("no such file")).ok());
+  EXPECT_EQ(reloads("failed"), 1);
+  const flags::FlagSetSpec orphan{.flags = {{.key = "ttft_pipeline", .enabled = true, .parent = "nobody"}}};
+  EXPECT_EQ(server.server().ReloadFlags(orphan).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(reloads("failed"), 2);
+  EXPECT_EQ(reloads("ok"), 0);
+  EXPECT_EQ(epoch(), 1);
+  EXPECT_EQ(Generate(server.inference(), Greedy("x", 2)).finish.pipeline(), "ttft");
+
+  EXPECT_TRUE(server.server().ReloadFlags(flags::FlagSetSpec{}).ok());
+  EXPECT_EQ(reloads("ok"), 1);
+  EXPECT_EQ(epoch(), 2);
+  EXPECT_EQ(Generate(server.inference(), Greedy("x", 2)).finish.pipeline(), "baseline");
+}
+
 TEST(ServerTest, ModelsLoadOnlyFromTheirRoots) {
   TestServer server;
   grpc::ClientContext context;
