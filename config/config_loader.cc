@@ -17,7 +17,7 @@ constexpr size_t kMaxModels = 64;
 constexpr std::string_view kDefaultModelName = "default";
 
 void ReadServer(Section server, ServerOptions* out) {
-  server.Address("grpc_address", /*may_be_empty=*/false, &out->grpc_address);
+  server.GrpcAddress("grpc_address", &out->grpc_address);
   server.Address("metrics_address", /*may_be_empty=*/true, &out->metrics_address);
   server.Bool("insecure", &out->insecure);
   server.Text("api_keys_file", kPathBytes, &out->api_keys_file);

@@ -1,6 +1,7 @@
 #include "config/values.h"
 
 #include <arpa/inet.h>
+#include <sys/un.h>
 
 #include <algorithm>
 #include <cctype>
@@ -32,6 +33,8 @@ std::string Folded(std::string_view name) {
   out.erase(std::remove_if(out.begin(), out.end(), [](char c) { return c == '_' || c == '-' || c == '.'; }), out.end());
   return out;
 }
+
+constexpr std::string_view kUnixScheme = "unix:";
 
 struct HostPort {
   std::string_view host, port;
@@ -144,7 +147,18 @@ Parsed<std::string> ParseAddress(std::string_view text) {
   return {std::string(text), ""};
 }
 
+Parsed<std::string> ParseGrpcAddress(std::string_view text) {
+  if (!text.starts_with(kUnixScheme)) return ParseAddress(text);
+  constexpr size_t kMaxPathBytes = sizeof(sockaddr_un::sun_path) - 1;
+  const std::string_view path = text.substr(kUnixScheme.size());
+  const Parsed<std::string> parsed = ParseText(path, kMaxPathBytes);
+  if (!parsed.value) return {{}, parsed.what};
+  if (!path.starts_with('/') || path.ends_with('/')) return {{}, Quote(text) + " is not an absolute path of a file"};
+  return {std::string(text), ""};
+}
+
 bool IsLoopback(std::string_view address) {
+  if (address.starts_with(kUnixScheme)) return true;
   const std::optional<HostPort> parts = SplitAddress(address);
   if (!parts) return false;
   const std::string host(parts->host);

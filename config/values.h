@@ -32,8 +32,11 @@ Parsed<std::string> ParseText(std::string_view text, size_t max_bytes);
 Parsed<std::string> ParseName(std::string_view text);
 // host:port or [IPv6]:port; port 0 = any free one.
 Parsed<std::string> ParseAddress(std::string_view text);
+// What gRPC can listen on: that, or unix:/absolute/path (at most 107 bytes, as the kernel takes it).
+Parsed<std::string> ParseGrpcAddress(std::string_view text);
 
-// True for 127.0.0.0/8, ::1 and localhost. Requires: ParseAddress accepts it.
+// True for 127.0.0.0/8, ::1, localhost and unix sockets: no other machine gets there. Requires: ParseGrpcAddress
+// accepts it.
 bool IsLoopback(std::string_view address);
 
 // "maxConcurrentStreams" → "MAX_CONCURRENT_STREAMS", "server.grpc_address" → "SERVER_GRPC_ADDRESS".

@@ -70,9 +70,7 @@ int Serve(const ServerArgs& args, config::RuntimeConfig runtime, const sigset_t&
     int signal = 0;
     sigwait(&signals, &signal);
     if (signal != SIGHUP) break;
-    auto spec = config::LoadFlagSpec(args.flags_file, env);
-    absl::Status status = spec.ok() ? (*server)->ReloadFlags(*std::move(spec)) : spec.status();
-    if (!status.ok()) LogError("flags kept as they were", {{"error", std::string(status.message())}});
+    (void)(*server)->ReloadFlags(config::LoadFlagSpec(args.flags_file, env));  // an error is logged and counted there
   }
   (*server)->Drain(Duration(requested_grace_ns.load()));
   return 0;

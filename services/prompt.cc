@@ -87,4 +87,13 @@ absl::Status CheckModelAllowed(const Caller& caller, const std::string& model) {
       {.reason = "MODEL_NOT_ALLOWED"});
 }
 
+absl::Status CheckMayUse(const engine::ModelPool& models, const Caller& caller, const std::string& name) {
+  if (caller.models.empty()) return absl::OkStatus();
+  if (!name.empty()) return CheckModelAllowed(caller, name);
+  for (const engine::ModelInfo& info : models.List()) {
+    if (info.is_default) return CheckModelAllowed(caller, info.spec.name);
+  }
+  return absl::OkStatus();  // there is none; the pool says so
+}
+
 }  // namespace sluice::services

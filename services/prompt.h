@@ -27,5 +27,7 @@ absl::StatusOr<PreparedPrompt> PreparePrompt(const InferenceRequest& request, co
 
 // PERMISSION_DENIED (MODEL_NOT_ALLOWED) unless the caller's key allows the model.
 absl::Status CheckModelAllowed(const Caller& caller, const std::string& model);
+// The same for a name as a request has it: "" is the default model. Ask before a load is begun for the caller.
+absl::Status CheckMayUse(const engine::ModelPool& models, const Caller& caller, const std::string& name);
 
 }  // namespace sluice::services

@@ -92,18 +92,13 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
  private:
   // --- 0: which model, and what does the prompt mean to it? ---
   void WithModel(std::function<void()> next) {
-    // Before a load is begun for somebody who may not use the model.
-    if (!request_.model.empty()) {
-      const absl::Status allowed = CheckModelAllowed(request_.caller, request_.model);
-      if (!allowed.ok()) return Refuse(allowed);
-    }
+    const absl::Status allowed = CheckMayUse(parts_.models, request_.caller, request_.model);
+    if (!allowed.ok()) return Refuse(allowed);
     parts_.models.AcquireOrLoad(request_.model, request_.deadline,
                                 [self = shared_from_this(), next](absl::StatusOr<engine::ModelHandle> model) {
                                   if (!model.ok()) return self->Refuse(model.status());
                                   self->model_ = *std::move(model);
                                   self->info_.model = self->model_->spec().name;
-                                  const auto allowed = CheckModelAllowed(self->request_.caller, self->info_.model);
-                                  if (!allowed.ok()) return self->Refuse(allowed);
                                   next();
                                 });
   }

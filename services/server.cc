@@ -186,11 +186,16 @@ int Server::metrics_port() const { return impl_->metrics == nullptr ? 0 : impl_-
 
 std::string Server::state() const { return impl_->State(); }
 
-absl::Status Server::ReloadFlags(flags::FlagSetSpec spec) {
+absl::Status Server::ReloadFlags(absl::StatusOr<flags::FlagSetSpec> spec) {
   const uint64_t epoch = impl_->gate.snapshot()->epoch() + 1;
-  SLUICE_ASSIGN_OR_RETURN(auto next, flags::FlagSet::Create(std::move(spec), epoch));
-  LogFlags(*next);
-  impl_->gate.Swap(std::move(next));
+  auto next = spec.ok() ? flags::FlagSet::Create(*std::move(spec), epoch) : spec.status();
+  if (!next.ok()) {
+    impl_->gate.CountFailedReload();
+    LogError("flags kept as they were", {{"error", std::string(next.status().message())}});
+    return next.status();
+  }
+  LogFlags(**next);
+  impl_->gate.Swap(*std::move(next));
   LogInfo("flags reloaded", {{"epoch", std::to_string(epoch), true}});
   return absl::OkStatus();
 }

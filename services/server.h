@@ -37,8 +37,9 @@ class Server {
   // "starting", "ready", "draining".
   std::string state() const;
 
-  // Replaces the flags at once; the epoch goes up by one. The old set stays when `spec` is invalid.
-  absl::Status ReloadFlags(flags::FlagSetSpec spec);
+  // Replaces the flags at once; the epoch goes up by one. The old set stays when `spec` is an error (of reading it) or
+  // invalid: that is counted, logged and returned. One caller at a time.
+  absl::Status ReloadFlags(absl::StatusOr<flags::FlagSetSpec> spec);
 
   // Readiness off, refuse new work with UNAVAILABLE (DRAINING), let open calls finish within `grace` (zero: the
   // configured one), cancel the rest. Blocks; idempotent.

@@ -95,7 +95,7 @@ usage: sluice-server [options]
   --model NAME=PATH       serve this GGUF file under NAME; may be repeated, the first is the default model.
                           PATH may be 'synthetic:' for a deterministic model without a file (tests, load)
   --api-keys FILE         callers and their rights; needed to listen beyond this machine
-  --grpc-address A:P      where to serve (127.0.0.1:8001)
+  --grpc-address A:P      where to serve (127.0.0.1:8001), or unix:/PATH
   --metrics-address A:P   where Prometheus scrapes (127.0.0.1:8002); 'off' turns it off
   --check                 read and validate everything, then exit
   --help                  this text

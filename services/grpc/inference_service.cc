@@ -81,16 +81,6 @@ class EmbedReactor final : public ServerUnaryReactor, public std::enable_shared_
   std::shared_ptr<FlowTicket> ticket_ ABSL_GUARDED_BY(mu_);
 };
 
-// Before a load is begun for somebody who may not use the model.
-absl::Status CheckMayUse(const engine::ModelPool& models, const Caller& caller, const std::string& name) {
-  if (caller.models.empty()) return absl::OkStatus();
-  if (!name.empty()) return CheckModelAllowed(caller, name);
-  for (const engine::ModelInfo& info : models.List()) {
-    if (info.is_default) return CheckModelAllowed(caller, info.spec.name);
-  }
-  return absl::OkStatus();  // there is none; the pool says so
-}
-
 // Answers with `work(model)` as soon as the model is there.
 template <typename Work>
 ServerUnaryReactor* WithModel(engine::ModelPool& models, CallContext call, const std::string& name,

@@ -78,6 +78,14 @@ TEST(LoadRuntimeConfig, SmallTokenLimitLowersTheDefault) {
   EXPECT_EQ(config->default_max_tokens, 100);
 }
 
+TEST(LoadRuntimeConfig, GrpcAloneListensOnAUnixSocket) {
+  const auto config = Load("server: {grpc_address: 'unix:/run/sluice/grpc.sock'}");
+  ASSERT_THAT(config, IsOk());
+  EXPECT_EQ(config->server.grpc_address, "unix:/run/sluice/grpc.sock");
+  EXPECT_THAT(Load("server: {metrics_address: 'unix:/run/sluice/metrics.sock'}"),
+              StatusIs(absl::StatusCode::kInvalidArgument, testing::HasSubstr("is not an address")));
+}
+
 TEST(LoadRuntimeConfig, ServerLogAndEngine) {
   const auto config = Load(R"(
 server:

@@ -75,8 +75,20 @@ TEST(ParseAddress, HostAndPort) {
   }
 }
 
+TEST(ParseGrpcAddress, AlsoAUnixSocket) {
+  const std::string longest = "unix:/" + std::string(106, 'a');
+  for (const std::string& text : {std::string("127.0.0.1:8001"), std::string("unix:/run/sluice/grpc.sock"), longest}) {
+    EXPECT_EQ(ParseGrpcAddress(text).value, text);
+  }
+  for (const std::string& text : {std::string("unix:"), std::string("unix:relative"), std::string("unix:/folder/"),
+                                  std::string("unix:/a\nb"), longest + "a", std::string("unixx:/run/a")}) {
+    EXPECT_FALSE(ParseGrpcAddress(text).value) << text;
+  }
+  EXPECT_FALSE(ParseAddress("unix:/run/sluice/grpc.sock").value) << "nobody but gRPC listens on one";
+}
+
 TEST(IsLoopback, LooksAtTheAddressNotAtItsSpelling) {
-  for (const char* text : {"127.0.0.1:1", "127.8.9.1:1", "[::1]:1", "localhost:1", "[0:0::1]:1"}) {
+  for (const char* text : {"127.0.0.1:1", "127.8.9.1:1", "[::1]:1", "localhost:1", "[0:0::1]:1", "unix:/run/a"}) {
     EXPECT_TRUE(IsLoopback(text)) << text;
   }
   for (const char* text : {"0.0.0.0:1", "[::]:1", "127.0.0.1.example.org:1", "10.0.0.1:1", "localhost.example:1"}) {

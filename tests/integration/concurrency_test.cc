@@ -13,8 +13,11 @@ double Orphans(TestServer& server) {
   return Scrape(server.server().metrics_port(), "sluice_engine_orphaned_sequences{model=\"default\"}");
 }
 
-double Running(TestServer& server) {
-  return Scrape(server.server().metrics_port(), "vllm:num_requests_running{model_name=\"default\",engine=\"0\"}");
+int Running(TestServer& server) {
+  grpc::ClientContext context;
+  pb::GetStatusResponse status;
+  EXPECT_TRUE(server.admin().GetStatus(&context, {}, &status).ok());
+  return status.engines(0).running();
 }
 
 TEST(ConcurrencyTest, SeventyFiveStreamsSayWhatEachSaysAlone) {
@@ -36,7 +39,8 @@ TEST(ConcurrencyTest, SeventyFiveStreamsSayWhatEachSaysAlone) {
 }
 
 TEST(ConcurrencyTest, ACancelStormDisturbsNobodyAndLeavesNothing) {
-  TestServer server({.backend = {.step_cost = std::chrono::milliseconds(1)}, .ttft_bps = flags::kBuckets / 2});
+  TestServer server(
+      {.backend = {.step_cost = std::chrono::milliseconds(1)}, .ttft_bps = flags::kBuckets / 2, .metrics = true});
   constexpr int kHonest = 10;
   std::vector<std::string> alone(kHonest), together(kHonest);
   for (int i = 0; i < kHonest; ++i) alone[i] = Generate(server.inference(), Greedy(Prompt(i), 60)).text;

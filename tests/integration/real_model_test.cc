@@ -21,6 +21,7 @@ TestServerOptions RealModel(flags::RolloutBps ttft_bps) {
   options.model_path = path;
   options.backend.geometry = {.slots = 80, .slot_context = 256};
   options.ttft_bps = ttft_bps;
+  options.metrics = true;
   options.runtime.admission.default_deadline = Duration::zero();
   options.make_backend = [](const engine::ModelSpec& spec) {
     return engine::LoadLlamaBackend({.path = spec.path, .geometry = spec.geometry, .threads = 2});

@@ -183,7 +183,7 @@ std::string Health(const TestServer& server, const std::string& service) {
 }
 
 TEST(ServerTest, DrainFinishesWhatRunsAndRefusesTheRest) {
-  TestServer server({.backend = {.step_cost = std::chrono::milliseconds(3)}});
+  TestServer server({.backend = {.step_cost = std::chrono::milliseconds(3)}, .metrics = true});
   EXPECT_EQ(Health(server, "readiness"), "SERVING");
   EXPECT_EQ(Health(server, "liveness"), "SERVING");
   std::vector<std::thread> running;
@@ -239,6 +239,28 @@ TEST(ServerTest, KeysDecideTenantClassAndModels) {
   EXPECT_EQ(server.admin().GetStatus(&app, {}, &status).error_code(), grpc::StatusCode::PERMISSION_DENIED);
   EXPECT_TRUE(server.admin().GetStatus(&ops, {}, &status).ok());
   EXPECT_EQ(status.state(), "ready");
+}
+
+TEST(ServerTest, ARefusedReloadOfTheFlagsIsCountedAndChangesNothing) {
+  TestServer server({.ttft_bps = flags::kBuckets, .metrics = true});
+  const auto reloads = [&server](const std::string& result) {
+    return Scrape(server.server().metrics_port(), "sluice_flag_reloads_total{result=\"" + result + "\"}");
+  };
+  const auto epoch = [&server] { return Scrape(server.server().metrics_port(), "sluice_flag_epoch"); };
+  EXPECT_EQ(reloads("failed"), 0);
+  EXPECT_FALSE(server.server().ReloadFlags(absl::NotFoundError("no such file")).ok());
+  EXPECT_EQ(reloads("failed"), 1);
+  const flags::FlagSetSpec orphan{.flags = {{.key = "ttft_pipeline", .enabled = true, .parent = "nobody"}}};
+  EXPECT_EQ(server.server().ReloadFlags(orphan).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(reloads("failed"), 2);
+  EXPECT_EQ(reloads("ok"), 0);
+  EXPECT_EQ(epoch(), 1);
+  EXPECT_EQ(Generate(server.inference(), Greedy("x", 2)).finish.pipeline(), "ttft");
+
+  EXPECT_TRUE(server.server().ReloadFlags(flags::FlagSetSpec{}).ok());
+  EXPECT_EQ(reloads("ok"), 1);
+  EXPECT_EQ(epoch(), 2);
+  EXPECT_EQ(Generate(server.inference(), Greedy("x", 2)).finish.pipeline(), "baseline");
 }
 
 TEST(ServerTest, ModelsLoadOnlyFromTheirRoots) {

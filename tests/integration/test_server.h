@@ -27,6 +27,8 @@ struct TestServerOptions {
   flags::RolloutBps ttft_bps = 0;
   engine::BackendFactory make_backend;  // empty: synthetic with `backend`
   std::string model_path = "synthetic:";
+  std::string grpc_address = "127.0.0.1:0";
+  bool metrics = false;  // needed for Scrape; the listener takes two seconds to close
 };
 
 class TestServer {
@@ -34,8 +36,8 @@ class TestServer {
   explicit TestServer(TestServerOptions o = {}) {
     services::ServerParts parts;
     parts.runtime = o.runtime;
-    parts.runtime.server.grpc_address = "127.0.0.1:0";
-    parts.runtime.server.metrics_address = "127.0.0.1:0";
+    parts.runtime.server.grpc_address = o.grpc_address;
+    parts.runtime.server.metrics_address = o.metrics ? "127.0.0.1:0" : "";
     if (parts.runtime.models.models.empty()) {
       parts.runtime.models.models = {{.name = "default", .path = o.model_path, .geometry = o.backend.geometry}};
     }
@@ -65,14 +67,15 @@ class TestServer {
     auto server = services::Server::Start(std::move(parts), clock_);
     SLUICE_CHECK(server.ok(), "the test server starts");
     server_ = *std::move(server);
-    address_ = "127.0.0.1:" + std::to_string(server_->grpc_port());
+    const int port = server_->grpc_port();
+    address_ = port == 0 ? o.grpc_address : "127.0.0.1:" + std::to_string(port);
     while (server_->state() == "starting") std::this_thread::yield();
     inference_ = pb::InferenceService::NewStub(Channel());
     admin_ = pb::AdminService::NewStub(Channel());
   }
 
-  std::shared_ptr<grpc::Channel> Channel() const {
-    return grpc::CreateChannel(address_, grpc::InsecureChannelCredentials());
+  std::shared_ptr<grpc::Channel> Channel(const grpc::ChannelArguments& arguments = {}) const {
+    return grpc::CreateCustomChannel(address_, grpc::InsecureChannelCredentials(), arguments);
   }
   pb::InferenceService::Stub& inference() { return *inference_; }
   pb::AdminService::Stub& admin() { return *admin_; }
