@@ -39,7 +39,8 @@ std::vector<Duration> Arrivals(const LoadSpec& load, double rate, Duration durat
     }
     return times;
   }
-  const auto n = static_cast<size_t>(count > 0 ? count : std::max<int64_t>(1, std::llround(rate * ToSeconds(duration))));
+  const auto n =
+      static_cast<size_t>(count > 0 ? count : std::max<int64_t>(1, std::llround(rate * ToSeconds(duration))));
   if (load.mode == LoadSpec::Mode::kConstant) {
     for (size_t i = 0; i < n; ++i) times.push_back(Seconds(static_cast<double>(i) / rate));
     return times;

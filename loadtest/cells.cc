@@ -49,7 +49,8 @@ Latency LatencyOf(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   l.min = values.front();
   l.max = values.back();
-  for (size_t i = 0; i < kPercentiles.size(); ++i) l.percentiles[i] = PercentileEstimate(values, kPercentiles[i] / 100.0);
+  for (size_t i = 0; i < kPercentiles.size(); ++i)
+    l.percentiles[i] = PercentileEstimate(values, kPercentiles[i] / 100.0);
   return l;
 }
 
@@ -130,7 +131,8 @@ void AddRates(const std::vector<const Record*>& records, const SloSpec& slo, Cel
   cell.total_tokens_per_s = static_cast<double>(cell.output_tokens + cell.prompt_tokens) / cell.duration_s;
   if (!slo.any()) return;
   cell.goodput_per_s = static_cast<double>(good) / cell.duration_s;
-  cell.goodput_share = static_cast<double>(good) / static_cast<double>(std::max<int64_t>(1, cell.requests - cell.cancelled));
+  cell.goodput_share =
+      static_cast<double>(good) / static_cast<double>(std::max<int64_t>(1, cell.requests - cell.cancelled));
 }
 
 void AddLatencies(const std::vector<const Record*>& records, uint64_t seed, Cell& cell) {
@@ -155,7 +157,8 @@ void AddEcdf(const std::vector<const Record*>& records, Cell& cell) {
   }
   std::sort(ttft.begin(), ttft.end());
   const size_t n = ttft.size(), stride = std::max<size_t>(1, n / kEcdfPoints);
-  for (size_t i = 0; i < n; i += stride) cell.ttft_ecdf.emplace_back(ttft[i], static_cast<double>(i + 1) / static_cast<double>(n));
+  for (size_t i = 0; i < n; i += stride)
+    cell.ttft_ecdf.emplace_back(ttft[i], static_cast<double>(i + 1) / static_cast<double>(n));
   if (n > 0 && cell.ttft_ecdf.back().second < 1) cell.ttft_ecdf.emplace_back(ttft.back(), 1);
 }
 
@@ -187,7 +190,8 @@ void AddResources(const Run& run, Cell& cell) {
   cell.cpu_percent = cpu / static_cast<double>(samples);
   cell.rss_peak_mb = rss;
   const auto cores = run.environment.find("cores");
-  if (cores != run.environment.end()) cell.cpu_share = cell.cpu_percent / 100 / std::max(1, std::atoi(cores->second.c_str()));
+  if (cores != run.environment.end())
+    cell.cpu_share = cell.cpu_percent / 100 / std::max(1, std::atoi(cores->second.c_str()));
 }
 
 Cell MakeCell(const Run& run, const Scenario& scenario, const std::string& arm, int level,
@@ -273,8 +277,8 @@ std::vector<Cell> MakeCells(const Run& run, const Scenario& scenario) {
 
 std::vector<std::string> ScalarNames() {
   std::vector<std::string> names = {"requests_per_s", "output_tokens_per_s", "total_tokens_per_s", "goodput_per_s",
-                                    "goodput_share",  "error_rate",          "peak_concurrency",   "cpu_percent", "cpu_share",
-                                    "rss_peak_mb",    "success_rate"};
+                                    "goodput_share",  "error_rate",          "peak_concurrency",   "cpu_percent",
+                                    "cpu_share",      "rss_peak_mb",         "success_rate"};
   std::vector<std::string> latencies = {kItl};
   for (const Metric& m : Metrics()) latencies.emplace_back(m.name);
   for (const std::string& latency : latencies) {
@@ -320,11 +324,13 @@ const std::vector<std::pair<std::string, std::string>>& MetricFormulas() {
     std::vector<std::pair<std::string, std::string>> f;
     for (const Metric& m : Metrics()) f.emplace_back(m.name, m.formula);
     f.emplace_back(kItl, kItlFormula);
-    f.emplace_back("total_tokens_per_s", "(prompt tokens, cached ones included, + output tokens) of successes / duration");
+    f.emplace_back("total_tokens_per_s",
+                   "(prompt tokens, cached ones included, + output tokens) of successes / duration");
     f.emplace_back("duration", "first scheduled moment to last end, summed over blocks");
     f.emplace_back("goodput_per_s", "successes within every SLO / duration");
     f.emplace_back("error_rate", "failed / (failed + succeeded); planned cancels are neither; interval: Wilson");
-    f.emplace_back("percentiles", "linear between order statistics; interval: binomial ranks (itl: bootstrap over requests)");
+    f.emplace_back("percentiles",
+                   "linear between order statistics; interval: binomial ranks (itl: bootstrap over requests)");
     f.emplace_back("ratios", "mean log-ratio of interleaved blocks, Student's t");
     return f;
   }();

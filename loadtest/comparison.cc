@@ -53,8 +53,7 @@ struct Common {
   std::string description, engines, questions;
 };
 
-std::string ScenarioYaml(const Common& c, const ComparisonModel& m,
-                         const std::vector<std::string>& arms) {
+std::string ScenarioYaml(const Common& c, const ComparisonModel& m, const std::vector<std::string>& arms) {
   std::string text = fmt::format(
       "name: {}\ndescription: {}\nengines: {}\n"
       "workload: {{form: text, prompts: {}, output_tokens: {}, temperature: {}, timeout_ms: {}, ignore_eos: {}}}\n"
@@ -65,7 +64,8 @@ std::string ScenarioYaml(const Common& c, const ComparisonModel& m,
       c.ignore_eos, m.questions, m.cycles);
   text += "  - {metric: success_rate, at_least: 1}\n";
   if (c.e2e_at_most > 0) {
-    text += fmt::format("  - {{metric: e2e_mean_ms, arm: {}, versus: {}, at_most: {}}}\n", arms[1], arms[0], c.e2e_at_most);
+    text +=
+        fmt::format("  - {{metric: e2e_mean_ms, arm: {}, versus: {}, at_most: {}}}\n", arms[1], arms[0], c.e2e_at_most);
   }
   return text;
 }
@@ -75,7 +75,8 @@ std::string EnginesFor(const YamlNode& engines, const std::string& file) {
   YamlNode copy = engines;
   for (YamlNode& engine : copy.items) {
     if (file.empty() || Child(engine, "model_file") != nullptr || Child(engine, "start") == nullptr) continue;
-    engine.members.push_back({.key = "model_file", .value = {.kind = YamlNode::Kind::kScalar, .quoted = true, .text = file}});
+    engine.members.push_back(
+        {.key = "model_file", .value = {.kind = YamlNode::Kind::kScalar, .quoted = true, .text = file}});
   }
   return Flow(copy);
 }
@@ -137,15 +138,19 @@ absl::StatusOr<std::vector<ComparisonModel>> ReadComparison(const std::string& f
       ReadEngine(engine, &spec);
       arms.push_back(spec.name);
     });
-    if (arms.size() < 2) section.Fault("engines", "fewer than two", "two or more; the first is the one to compare with");
+    if (arms.size() < 2)
+      section.Fault("engines", "fewer than two", "two or more; the first is the one to compare with");
   }
   SLUICE_RETURN_IF_ERROR(faults.ToStatus());
   std::vector<ComparisonModel> models;
   for (ModelRow& row : rows) {
     if (!row.enabled) continue;
     common.engines = EnginesFor(*Child(root, "engines"), row.file);
-    common.questions = Json(std::vector<std::string>(
-        questions.begin(), questions.begin() + std::min<long>(static_cast<long>(questions.size()), row.model.questions))).dump();
+    common.questions =
+        Json(std::vector<std::string>(
+                 questions.begin(),
+                 questions.begin() + std::min<long>(static_cast<long>(questions.size()), row.model.questions)))
+            .dump();
     row.model.scenario_yaml = ScenarioYaml(common, row.model, arms);
     models.push_back(std::move(row.model));
   }

@@ -42,7 +42,8 @@ std::vector<std::string> SluiceArguments(const std::string& model, int port) {
 }
 
 std::vector<std::string> LlamaArguments(const EngineSpec& spec, const std::string& model, int port) {
-  std::vector<std::string> arguments = {"-m", model, "--host", "127.0.0.1", "--port", std::to_string(port), "--no-webui"};
+  std::vector<std::string> arguments = {"-m",        model, "--host", "127.0.0.1", "--port", std::to_string(port),
+                                        "--no-webui"};
   const auto add = [&](const char* flag, int value) {
     if (value > 0) arguments.insert(arguments.end(), {flag, std::to_string(value)});
   };
@@ -107,7 +108,8 @@ absl::StatusOr<std::unique_ptr<EngineProcess>> EngineProcess::Start(const Engine
   std::vector<std::string> known;
   if (sluice) known = SluiceArguments(model, port);
   if (llama) known = LlamaArguments(spec, model, port);
-  for (const std::string& a : spec.arguments) known.push_back(absl::StrReplaceAll(a, {{"{port}", std::to_string(port)}}));
+  for (const std::string& a : spec.arguments)
+    known.push_back(absl::StrReplaceAll(a, {{"{port}", std::to_string(port)}}));
   engine->arguments_.insert(engine->arguments_.end(), known.begin(), known.end());
   engine->command_ = absl::StrJoin(engine->arguments_, " ");
   // getenv finds the first of equal names: the scenario's, then the geometry's, then ours.

@@ -31,7 +31,7 @@ class EngineProcess {
   const std::string& url() const { return url_; }  // as a Target takes it
   const std::string& command() const { return command_; }
   const std::string& log_file() const { return log_file_; }
-  bool alive();  // reaps it when it has ended
+  bool alive();                                 // reaps it when it has ended
   std::string ended() const { return ended_; }  // "exit code 1", "signal 9"; empty while alive
 
   // CPU since the last call and resident memory now. `now` on the run's clock.

@@ -65,8 +65,10 @@ std::map<std::string, std::string> DescribeMachine() {
   e["cores"] = std::to_string(cores);
   e["memory_limit_mb"] = std::to_string(MemoryLimitMb());
   e["kernel"] = fmt::format("{} {}", name.sysname, name.release);
-  e["fingerprint"] = fmt::format("{} (model {}), {} cores, {} GiB", e["cpu"], e["cpu_model"], cores, (MemoryLimitMb() + 512) / 1024);
-  e["time"] = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())));
+  e["fingerprint"] =
+      fmt::format("{} (model {}), {} cores, {} GiB", e["cpu"], e["cpu_model"], cores, (MemoryLimitMb() + 512) / 1024);
+  e["time"] = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}",
+                          fmt::gmtime(std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())));
   e["commit"] = OutputOf("git rev-parse --short HEAD 2>/dev/null") +
                 (OutputOf("git status --porcelain --untracked-files=no 2>/dev/null | head -1").empty() ? "" : "+");
   return e;

@@ -29,6 +29,8 @@ absl::StatusOr<std::vector<std::shared_ptr<grpc::Channel>>> OpenChannels(const T
     grpc::ChannelArguments arguments;
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // else equal channels share one connection
     arguments.SetMaxReceiveMessageSize(-1);
+    arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);  // engines that are starting, or restarted
+    arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 500);
     channels.push_back(grpc::CreateCustomChannel(host, credentials, arguments));
   }
   return channels;
@@ -46,10 +48,16 @@ absl::Status ToAbslStatus(const grpc::Status& status) {
 }
 
 absl::Status WaitForChannel(grpc::Channel& channel, const std::string& url, Duration timeout) {
-  if (channel.WaitForConnected(std::chrono::system_clock::now() + timeout)) return absl::OkStatus();
+  const auto deadline = std::chrono::system_clock::now() + timeout;
+  grpc_connectivity_state state = channel.GetState(/*try_to_connect=*/true);
+  while (state != GRPC_CHANNEL_READY && state != GRPC_CHANNEL_TRANSIENT_FAILURE &&
+         channel.WaitForStateChange(state, deadline)) {
+    state = channel.GetState(true);
+  }
+  if (state == GRPC_CHANNEL_READY) return absl::OkStatus();
   return absl::UnavailableError(
-      fmt::format("no gRPC connection to {} within {:.0f} s: is a server listening there, and does it speak {}?", url,
-                  ToSeconds(timeout), url.find("s://") != std::string::npos ? "TLS with this CA" : "plaintext"));
+      fmt::format("no gRPC connection to {}: is a server listening there, and does it speak {}?", url,
+                  url.find("s://") != std::string::npos ? "TLS with this CA" : "plaintext"));
 }
 
 }  // namespace sluice::loadtest

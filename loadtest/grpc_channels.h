@@ -22,7 +22,7 @@ void PrepareContext(const TargetOptions& options, const Request& request, grpc::
 // Same code, the message as it is.
 absl::Status ToAbslStatus(const grpc::Status& status);
 
-// Waits until a connection stands. UNAVAILABLE saying what was tried.
+// Waits until a connection stands or is refused. UNAVAILABLE saying what was tried.
 absl::Status WaitForChannel(grpc::Channel& channel, const std::string& url, Duration timeout);
 
 }  // namespace sluice::loadtest

@@ -18,8 +18,8 @@ using Json = nlohmann::json;
 std::string Quoted(const std::string& text) { return Json(ReplaceInvalidUtf8(text)).dump(); }
 
 Json ToJson(const Run& run) {
-  return {{"type", "run"},         {"environment", run.environment}, {"scenario", run.scenario},
-          {"quick", run.quick},    {"overrides", run.overrides},     {"scenario_yaml", run.scenario_yaml}};
+  return {{"type", "run"},      {"environment", run.environment}, {"scenario", run.scenario},
+          {"quick", run.quick}, {"overrides", run.overrides},     {"scenario_yaml", run.scenario_yaml}};
 }
 
 Json ToJson(const BlockSample& b) {

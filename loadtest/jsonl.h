@@ -1,5 +1,5 @@
-// The run's file: one JSON object a line, each with "type": run, block, request, resource, fault, end. Written as things
-// happen, so that an interrupted run keeps what it had.
+// The run's file: one JSON object a line, each with "type": run, block, request, resource, fault, end. Written as
+// things happen, so that an interrupted run keeps what it had.
 #pragma once
 
 #include <cstdio>

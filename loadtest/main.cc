@@ -27,8 +27,8 @@ struct Entry {
 };
 
 std::vector<Entry> Commands() {
-  return {{LoadSpecOf(), LoadCommand},       {RunSpec(), RunCommand},         {SuiteSpec(), SuiteCommand},
-          {EnginesSpec(), EnginesCommand},   {CompareSpec(), CompareCommand}, {PlotSpec(), PlotCommand},
+  return {{LoadSpecOf(), LoadCommand},          {RunSpec(), RunCommand},         {SuiteSpec(), SuiteCommand},
+          {EnginesSpec(), EnginesCommand},      {CompareSpec(), CompareCommand}, {PlotSpec(), PlotCommand},
           {ComponentsSpec(), ComponentsCommand}};
 }
 
@@ -42,7 +42,8 @@ std::string Overview() {
          "  sluice-bench load grpc://127.0.0.1:8001 --rate 2 --duration 20\n"
          "or let the tool start one (scripts/bench sets up what it needs):\n"
          "  scripts/bench run ttft --quick\n\n"
-         "Exit codes: 0 everything reached, 1 a check was missed (or a regression), 2 the run is invalid, wrong usage or\n"
+         "Exit codes: 0 everything reached, 1 a check was missed (or a regression), 2 the run is invalid, wrong usage "
+         "or\n"
          "no baseline, 3 an engine cannot be reached.\n";
 }
 

@@ -210,8 +210,8 @@ absl::Status NativeTarget::Check(Duration timeout) {
       if (options_.model.empty() ? model.is_default() : model.name() == options_.model) found = &model;
     }
     if (found == nullptr) {
-      return absl::NotFoundError(fmt::format("{} has no model '{}'; there are: {}", options_.url, options_.model,
-                                             absl::StrJoin(names, ", ")));
+      return absl::NotFoundError(
+          fmt::format("{} has no model '{}'; there are: {}", options_.url, options_.model, absl::StrJoin(names, ", ")));
     }
     if (found->state() != "loading") return absl::OkStatus();
     if (clock_.Now() > give_up) {

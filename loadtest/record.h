@@ -13,12 +13,12 @@ namespace sluice::loadtest {
 
 struct Record {
   // The plan.
-  int64_t index = 0;       // unique within the run
-  std::string arm;         // which engine
-  int block = 0;           // arms run in interleaved blocks: the n-th of this arm and level
-  int level = 0;           // step of a sweep or stress run
-  bool warmup = false;     // not counted
-  std::string id;          // x-request-id
+  int64_t index = 0;    // unique within the run
+  std::string arm;      // which engine
+  int block = 0;        // arms run in interleaved blocks: the n-th of this arm and level
+  int level = 0;        // step of a sweep or stress run
+  bool warmup = false;  // not counted
+  std::string id;       // x-request-id
   std::string tenant, user, priority_class;
   int64_t conversation = -1;
   int turn = 0;
@@ -57,7 +57,7 @@ struct ResourceSample {
 struct BlockSample {
   std::string arm;
   int block = 0, level = 0;
-  double offered = 0;                     // requests/s of an open loop, streams of a closed one
+  double offered = 0;  // requests/s of an open loop, streams of a closed one
   bool open_loop = false;
   int64_t start_ns = 0, end_ns = 0;       // of the measured part
   int64_t planned = 0, started = 0;       // requests

@@ -18,9 +18,8 @@ bool MoreIsBetter(const std::string& metric) { return metric.ends_with("_per_s")
 CheckResult Judge(const std::string& metric, const std::string& what, const Estimate& ratio, double tolerance) {
   const bool more = MoreIsBetter(metric);
   const double limit = more ? 1 / (1 + tolerance) : 1 + tolerance;
-  CheckResult check{.text = fmt::format("{} {} {} {:.3f}", metric, what, more ? "≥" : "≤", limit),
-                    .value = ratio,
-                    .limit = limit};
+  CheckResult check{
+      .text = fmt::format("{} {} {} {:.3f}", metric, what, more ? "≥" : "≤", limit), .value = ratio, .limit = limit};
   if (!ratio.known()) {
     check.note = "not measured on both sides";
     return check;
@@ -57,9 +56,8 @@ Baseline BaselineOf(const Summary& summary) {
 }
 
 std::string ToJson(const Baseline& b) {
-  return nlohmann::json{{"type", "sluice-bench baseline"}, {"fingerprint", b.fingerprint},
-                        {"scenario", b.scenario},          {"model_sha256", b.model_sha256},
-                        {"commit", b.commit},              {"quick", b.quick},
+  return nlohmann::json{{"type", "sluice-bench baseline"}, {"fingerprint", b.fingerprint}, {"scenario", b.scenario},
+                        {"model_sha256", b.model_sha256},  {"commit", b.commit},           {"quick", b.quick},
                         {"per_block", b.per_block}}
              .dump(1) +
          "\n";

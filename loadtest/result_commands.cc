@@ -101,11 +101,13 @@ int CompareCommand(const Context& /*context*/, const Args& args) {
   if (!a.ok()) return Fail(a.status());
   if (!b.ok()) return Fail(b.status());
   if (a->scenario != b->scenario) {
-    return Fail(absl::InvalidArgumentError(fmt::format("different scenarios: '{}' and '{}'", a->scenario, b->scenario)));
+    return Fail(
+        absl::InvalidArgumentError(fmt::format("different scenarios: '{}' and '{}'", a->scenario, b->scenario)));
   }
   if (a->fingerprint != b->fingerprint && !args.Has("--any-machine")) {
-    return Fail(absl::InvalidArgumentError(fmt::format(
-        "different machines: '{}' and '{}'; --any-machine compares them all the same", a->fingerprint, b->fingerprint)));
+    return Fail(absl::InvalidArgumentError(
+        fmt::format("different machines: '{}' and '{}'; --any-machine compares them all the same", a->fingerprint,
+                    b->fingerprint)));
   }
   PrintComparison(*a, *b);
   return kExitReached;
@@ -135,17 +137,19 @@ int PlotCommand(const Context& /*context*/, const Args& args) {
 }
 
 const Command& ComponentsSpec() {
-  static const Command spec = {.name = "components",
-                               .operands = "[-- OPTIONS]",
-                               .summary = "benchmark gate, QoS, scheduler, sampler and the edge alone (google-benchmark)",
-                               .options = {},
-                               .examples = "  sluice-bench components -- --benchmark_filter=Gate\n"};
+  static const Command spec = {
+      .name = "components",
+      .operands = "[-- OPTIONS]",
+      .summary = "benchmark gate, QoS, scheduler, sampler and the edge alone (google-benchmark)",
+      .options = {},
+      .examples = "  sluice-bench components -- --benchmark_filter=Gate\n"};
   return spec;
 }
 
 int ComponentsCommand(const Context& /*context*/, const Args& args) {
   std::error_code ignored;
-  const std::string program = (fs::read_symlink("/proc/self/exe", ignored).parent_path() / "sluice-components").string();
+  const std::string program =
+      (fs::read_symlink("/proc/self/exe", ignored).parent_path() / "sluice-components").string();
   std::vector<std::string> texts = {program};
   texts.insert(texts.end(), args.operands().begin(), args.operands().end());
   std::vector<char*> argv;

@@ -103,7 +103,8 @@ absl::StatusOr<Finished> Drive(const Context& context, const Args& args, const s
   options.files.log_folder = options.out_folder;
   std::error_code error;
   fs::create_directories(options.out_folder, error);
-  if (error) return absl::InvalidArgumentError(fmt::format("cannot create {}: {}", options.out_folder, error.message()));
+  if (error)
+    return absl::InvalidArgumentError(fmt::format("cannot create {}: {}", options.out_folder, error.message()));
   std::fprintf(stderr, "%s: %s\n", checked.name.c_str(), checked.description.c_str());
   SLUICE_RETURN_IF_ERROR(RunScenario(options, context.stop));
 
@@ -130,7 +131,8 @@ int RunFile(const Context& context, const Args& args, const std::string& name) {
 const std::vector<Option>& EngineOptions() {
   static const std::vector<Option> options = {
       {"--quick", "", "the scenario's short variant"},
-      {"--set", "KEY=VALUE", "change a key of the scenario, such as load.rate=5 or engines.ttft.url=grpc://...; repeatable"},
+      {"--set", "KEY=VALUE",
+       "change a key of the scenario, such as load.rate=5 or engines.ttft.url=grpc://...; repeatable"},
       {"--out", "FOLDER", "where the results go (loadtest/results/NAME-TIME)"},
       {"--model-file", "FILE", "GGUF file (or synthetic:...) of engines that the tool starts ($SLUICE_BENCH_MODEL)"},
       {"--sluice-server", "FILE", "the sluice-server to start (the one beside this program)"},
@@ -142,7 +144,8 @@ const std::vector<Option>& EngineOptions() {
 
 // The options of `load` as a scenario.
 absl::StatusOr<std::string> LoadYaml(const Args& args) {
-  if (args.operands().size() != 1) return absl::InvalidArgumentError("one URL is needed, such as grpc://127.0.0.1:8001");
+  if (args.operands().size() != 1)
+    return absl::InvalidArgumentError("one URL is needed, such as grpc://127.0.0.1:8001");
   const auto number = [&](const char* name, double fallback) -> absl::StatusOr<double> {
     SLUICE_ASSIGN_OR_RETURN(const std::optional<double> value, args.Number(name));
     return value.value_or(fallback);
@@ -184,9 +187,10 @@ const Command& RunSpec() {
                                .operands = "SCENARIO",
                                .summary = "run one scenario: a YAML file, or the name of a shipped one",
                                .options = EngineOptions(),
-                               .examples = "  sluice-bench run ttft --quick --model-file model.gguf\n"
-                                           "  sluice-bench run throughput --set engines.sluice.url=grpc://host:8001 "
-                                           "--set engines.sluice.start=\"\"\n"};
+                               .examples =
+                                   "  sluice-bench run ttft --quick --model-file model.gguf\n"
+                                   "  sluice-bench run throughput --set engines.sluice.url=grpc://host:8001 "
+                                   "--set engines.sluice.start=\"\"\n"};
   return spec;
 }
 
@@ -196,11 +200,12 @@ int RunCommand(const Context& context, const Args& args) {
 }
 
 const Command& SuiteSpec() {
-  static const Command spec = {.name = "suite",
-                               .operands = "",
-                               .summary = "all scenarios, one after another: ttft throughput stress regression soak fault",
-                               .options = EngineOptions(),
-                               .examples = "  scripts/bench suite --quick\n"};
+  static const Command spec = {
+      .name = "suite",
+      .operands = "",
+      .summary = "all scenarios, one after another: ttft throughput stress regression soak fault",
+      .options = EngineOptions(),
+      .examples = "  scripts/bench suite --quick\n"};
   return spec;
 }
 
@@ -212,7 +217,10 @@ int SuiteCommand(const Context& context, const Args& args) {
     const int code = RunFile(context, args, name);
     worst = std::max(worst, code);
     table += fmt::format("  {:<12} {}\n", name,
-                         code == kExitReached ? "reached" : code == kExitMissed ? "missed" : code == kExitInvalid ? "invalid" : "unreachable");
+                         code == kExitReached   ? "reached"
+                         : code == kExitMissed  ? "missed"
+                         : code == kExitInvalid ? "invalid"
+                                                : "unreachable");
   }
   std::printf("suite:\n%s", table.c_str());
   return context.stop ? kExitInvalid : worst;
@@ -241,7 +249,8 @@ int EnginesCommand(const Context& context, const Args& args) {
     const auto finished = Drive(context, args, *path, model.scenario_yaml, model.name);
     if (!finished.ok()) return Fail(finished.status());
     const std::string json = finished->folder + "/comparison.json";
-    if (const auto status = WriteFile(json, ComparisonJson(model, finished->summary)); !status.ok()) return Fail(status);
+    if (const auto status = WriteFile(json, ComparisonJson(model, finished->summary)); !status.ok())
+      return Fail(status);
     worst = std::max(worst, finished->exit_code);
   }
   return worst;
@@ -251,7 +260,8 @@ const Command& LoadSpecOf() {
   static const Command spec = {
       .name = "load",
       .operands = "URL",
-      .summary = "drive a running server: grpc:// (Sluice), kserve:// (Triton), http:// (OpenAI); TLS: grpcs, kserves, https",
+      .summary =
+          "drive a running server: grpc:// (Sluice), kserve:// (Triton), http:// (OpenAI); TLS: grpcs, kserves, https",
       .options = {{"--rate", "R", "open loop: requests per second, timed from the schedule"},
                   {"--arrivals", "KIND", "poisson (default) or constant"},
                   {"--concurrency", "N", "closed loop: streams, one request after another (1)"},
@@ -270,8 +280,9 @@ const Command& LoadSpecOf() {
                   {"--seed", "N", "(42)"},
                   {"--out", "FOLDER", "where the results go (loadtest/results/load-TIME)"},
                   {"--set", "KEY=VALUE", "any other key of a scenario; repeatable"}},
-      .examples = "  sluice-bench load grpc://127.0.0.1:8001 --rate 2 --duration 20\n"
-                  "  sluice-bench load http://127.0.0.1:8080 --concurrency 8 --requests 100\n"};
+      .examples =
+          "  sluice-bench load grpc://127.0.0.1:8001 --rate 2 --duration 20\n"
+          "  sluice-bench load http://127.0.0.1:8080 --concurrency 8 --requests 100\n"};
   return spec;
 }
 

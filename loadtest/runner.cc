@@ -20,7 +20,9 @@ constexpr Duration kSampleInterval = std::chrono::seconds(1);
 double OwnCpuSeconds() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec); };
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
@@ -50,13 +52,7 @@ struct Runner::State {
 
 Runner::Runner(const Scenario& scenario, const std::vector<GivenPrompt>& prompts, EventLoop& loop, const Clock& clock,
                MonoTime epoch, RunWriter& writer, const std::atomic<bool>& stop)
-    : scenario_(scenario),
-      prompts_(prompts),
-      loop_(loop),
-      clock_(clock),
-      epoch_(epoch),
-      writer_(writer),
-      stop_(stop) {}
+    : scenario_(scenario), prompts_(prompts), loop_(loop), clock_(clock), epoch_(epoch), writer_(writer), stop_(stop) {}
 
 void Runner::StartRequest(State& s, Planned planned, MonoTime scheduled, bool warmup) {
   auto record = std::make_shared<Record>();
@@ -78,15 +74,18 @@ void Runner::StartRequest(State& s, Planned planned, MonoTime scheduled, bool wa
   if (!warmup) ++s.measured_started;
   ++s.progress.started;
   if (++s.progress.in_flight > scenario_.limits.max_in_flight) {
-    s.sample.limited = fmt::format("more than {} requests in flight (limits.max_in_flight)", scenario_.limits.max_in_flight);
+    s.sample.limited =
+        fmt::format("more than {} requests in flight (limits.max_in_flight)", scenario_.limits.max_in_flight);
     s.no_more = true;
   }
   Record* const raw = record.get();
   Request request = planned.request;
   // `done` comes from the target's threads; what follows happens on the loop.
-  s.target.Start(std::move(request), raw, [this, &s, planned = std::move(planned), record = std::move(record)]() mutable {
-    loop_.Post([this, &s, planned = std::move(planned), record = std::move(record)] { Finished(s, planned, *record); });
-  });
+  s.target.Start(
+      std::move(request), raw, [this, &s, planned = std::move(planned), record = std::move(record)]() mutable {
+        loop_.Post(
+            [this, &s, planned = std::move(planned), record = std::move(record)] { Finished(s, planned, *record); });
+      });
 }
 
 void Runner::Finished(State& s, const Planned& planned, Record& record) {
@@ -161,6 +160,65 @@ void Runner::Report(State& s) {
   }
 }
 
+// Fixes the whole schedule before the first request: warm-up, then what is measured.
+void Runner::PlanOpen(State& s) {
+  const LoadSpec& load = scenario_.load;
+  if (load.mode == LoadSpec::Mode::kTrace) {
+    s.arrivals = s.block.trace;
+    s.measure_from = s.begin;
+  } else {
+    LoadSpec warm = load;
+    if (load.mode == LoadSpec::Mode::kRamp) warm.mode = LoadSpec::Mode::kPoisson;
+    if (load.warmup.count() > 0) s.arrivals = Arrivals(warm, s.block.offered, load.warmup, 0, s.block.seed ^ 1);
+    // Scaled gaps may touch the end of the warm-up; what is measured begins after it.
+    for (Duration& d : s.arrivals) d = std::min(d, load.warmup - Duration(1));
+    for (const Duration d : Arrivals(load, s.block.offered, load.duration, load.requests, s.block.seed)) {
+      s.arrivals.push_back(load.warmup + d);
+    }
+  }
+  s.sample.planned = s.progress.planned = static_cast<int64_t>(s.arrivals.size());
+  s.progress.planned_s = s.arrivals.empty() ? 0 : ToSeconds(s.arrivals.back());
+  ScheduleOpen(s);
+}
+
+void Runner::PlanClosed(State& s) {
+  const LoadSpec& load = scenario_.load;
+  s.progress.planned = load.requests;
+  s.progress.planned_s = load.requests > 0 ? 0 : ToSeconds(load.warmup + load.duration);
+  for (int i = 0; i < static_cast<int>(s.block.offered); ++i) {
+    loop_.At(s.begin, [this, &s] { StartClosed(s, s.begin); });
+  }
+}
+
+void Runner::SampleEverySecond(State& s) {
+  if (s.hooks.sample) s.hooks.sample((clock_.Now() - epoch_).count());
+  loop_.At(clock_.Now() + kSampleInterval, [this, &s] { SampleEverySecond(s); });
+}
+
+// How the generator did, and whether that was good enough.
+void Runner::Conclude(State& s) {
+  BlockSample& b = s.sample;
+  b.start_ns = (s.measure_from - epoch_).count();
+  b.end_ns = (clock_.Now() - epoch_).count();
+  b.started = s.progress.started;
+  if (!b.open_loop) b.planned = b.started;
+  std::vector<double> lags = loop_.TakeLags();
+  std::sort(lags.begin(), lags.end());
+  b.lag_p50_ms = Percentile(lags, 0.5);
+  b.lag_p99_ms = Percentile(lags, 0.99);
+  const double wall = 1e-9 * static_cast<double>(b.end_ns - b.start_ns);
+  b.cpu_percent = wall > 0 ? 100 * (OwnCpuSeconds() - s.cpu_at_start) / wall : 0;
+  const LimitSpec& limits = scenario_.limits;
+  const double allowed_cpu = limits.generator_cpu * UsableCores();
+  if (b.limited.empty() && b.lag_p99_ms > limits.lag_ms) {
+    b.limited = fmt::format("the generator was {:.1f} ms late at p99 (limits.lag_ms {})", b.lag_p99_ms, limits.lag_ms);
+  }
+  if (b.limited.empty() && b.cpu_percent > allowed_cpu) {
+    b.limited = fmt::format("the generator used {:.0f} % CPU of {:.0f} % (limits.generator_cpu × cores)", b.cpu_percent,
+                            allowed_cpu);
+  }
+}
+
 BlockSample Runner::Run(const Block& block, Target& target, const BlockHooks& hooks) {
   const LoadSpec& load = scenario_.load;
   const MonoTime begin = clock_.Now() + std::chrono::milliseconds(5);
@@ -173,42 +231,16 @@ BlockSample Runner::Run(const Block& block, Target& target, const BlockHooks& ho
           .measure_from = begin + load.warmup,
           .measure_to = begin + load.warmup + load.duration,
           .last_progress = begin};
-  s.sample = {.arm = block.arm, .block = block.block, .level = block.level, .offered = block.offered,
+  s.sample = {.arm = block.arm,
+              .block = block.block,
+              .level = block.level,
+              .offered = block.offered,
               .open_loop = load.mode != LoadSpec::Mode::kClosed};
   loop_.TakeLags();
-  if (s.sample.open_loop) {
-    if (load.mode == LoadSpec::Mode::kTrace) {
-      s.arrivals = block.trace;
-      s.measure_from = begin;
-    } else {
-      LoadSpec warm = load;
-      if (load.mode == LoadSpec::Mode::kRamp) warm.mode = LoadSpec::Mode::kPoisson;
-      if (load.warmup.count() > 0) s.arrivals = Arrivals(warm, block.offered, load.warmup, 0, block.seed ^ 1);
-      // Scaled gaps may touch the end of the warm-up; what is measured begins after it.
-      for (Duration& d : s.arrivals) d = std::min(d, load.warmup - Duration(1));
-      for (const Duration d : Arrivals(load, block.offered, load.duration, load.requests, block.seed)) {
-        s.arrivals.push_back(load.warmup + d);
-      }
-    }
-    s.sample.planned = static_cast<int64_t>(s.arrivals.size());
-    s.progress.planned = s.sample.planned;
-    s.progress.planned_s = s.arrivals.empty() ? 0 : ToSeconds(s.arrivals.back());
-    ScheduleOpen(s);
-  } else {
-    s.progress.planned = load.requests;
-    s.progress.planned_s = load.requests > 0 ? 0 : ToSeconds(load.warmup + load.duration);
-    for (int i = 0; i < static_cast<int>(block.offered); ++i) {
-      loop_.At(begin, [this, &s, begin] { StartClosed(s, begin); });
-    }
-  }
+  s.sample.open_loop ? PlanOpen(s) : PlanClosed(s);
   for (const auto& [offset, work] : hooks.timed) loop_.At(s.measure_from + offset, work);
-  // Measured from the first counted request on: warm-up costs differ.
   loop_.At(s.measure_from, [&s] { s.cpu_at_start = OwnCpuSeconds(); });
-  std::function<void()> sample = [this, &s, &sample] {
-    if (s.hooks.sample) s.hooks.sample((clock_.Now() - epoch_).count());
-    loop_.At(clock_.Now() + kSampleInterval, sample);
-  };
-  sample();
+  SampleEverySecond(s);
 
   bool cancelled = false;
   loop_.Run([&] {
@@ -221,26 +253,7 @@ BlockSample Runner::Run(const Block& block, Target& target, const BlockHooks& ho
     return s.no_more && s.progress.in_flight == 0;
   });
   loop_.Clear();
-
-  s.sample.start_ns = (s.measure_from - epoch_).count();
-  s.sample.end_ns = (clock_.Now() - epoch_).count();
-  s.sample.started = s.progress.started;
-  if (!s.sample.open_loop) s.sample.planned = s.sample.started;
-  std::vector<double> lags = loop_.TakeLags();
-  std::sort(lags.begin(), lags.end());
-  s.sample.lag_p50_ms = Percentile(lags, 0.5);
-  s.sample.lag_p99_ms = Percentile(lags, 0.99);
-  const double wall = 1e-9 * static_cast<double>(s.sample.end_ns - s.sample.start_ns);
-  s.sample.cpu_percent = wall > 0 ? 100 * (OwnCpuSeconds() - s.cpu_at_start) / wall : 0;
-  if (s.sample.limited.empty() && s.sample.lag_p99_ms > scenario_.limits.lag_ms) {
-    s.sample.limited = fmt::format("the generator was {:.1f} ms late at p99 (limits.lag_ms {})", s.sample.lag_p99_ms,
-                                   scenario_.limits.lag_ms);
-  }
-  const double allowed_cpu = scenario_.limits.generator_cpu * UsableCores();
-  if (s.sample.limited.empty() && s.sample.cpu_percent > allowed_cpu) {
-    s.sample.limited = fmt::format("the generator used {:.0f} % CPU of {:.0f} % (limits.generator_cpu × cores)",
-                                   s.sample.cpu_percent, allowed_cpu);
-  }
+  Conclude(s);
   writer_.Add(s.sample);
   return s.sample;
 }

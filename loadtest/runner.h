@@ -54,9 +54,13 @@ class Runner {
   struct State;
   void StartRequest(State& s, Planned planned, MonoTime scheduled, bool warmup);
   void Finished(State& s, const Planned& planned, Record& record);
+  void PlanOpen(State& s);
+  void PlanClosed(State& s);
   void ScheduleOpen(State& s);
   void StartClosed(State& s, MonoTime now);
   void Report(State& s);
+  void SampleEverySecond(State& s);
+  void Conclude(State& s);
 
   const Scenario& scenario_;
   const std::vector<GivenPrompt>& prompts_;

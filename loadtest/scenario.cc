@@ -100,10 +100,12 @@ void ReadLength(Section& section, std::string_view key, LengthSpec* out) {
   }
   Section map = section.Map(key);
   using Kind = LengthSpec::Kind;
-  map.Choice<Kind>(
-      "kind",
-      {{"fixed", Kind::kFixed}, {"uniform", Kind::kUniform}, {"normal", Kind::kNormal}, {"lognormal", Kind::kLognormal}},
-      &out->kind);
+  map.Choice<Kind>("kind",
+                   {{"fixed", Kind::kFixed},
+                    {"uniform", Kind::kUniform},
+                    {"normal", Kind::kNormal},
+                    {"lognormal", Kind::kLognormal}},
+                   &out->kind);
   map.Number("mean", 0, 1 << 20, &out->mean);
   map.Number("stddev", 0, 1 << 20, &out->stddev);
   map.Integer("min", 0, 1 << 20, &out->min);
@@ -265,8 +267,8 @@ void ReadScenario(Section& root, Scenario* out) {
     FaultSpec& spec = out->faults.emplace_back();
     using Action = FaultSpec::Action;
     fault.Require("action", "stall, kill or restart");
-    fault.Choice<Action>(
-        "action", {{"stall", Action::kStall}, {"kill", Action::kKill}, {"restart", Action::kRestart}}, &spec.action);
+    fault.Choice<Action>("action", {{"stall", Action::kStall}, {"kill", Action::kKill}, {"restart", Action::kRestart}},
+                         &spec.action);
     ReadSeconds(fault, "at_s", &spec.at);
     ReadSeconds(fault, "length_s", &spec.length);
   });
@@ -297,7 +299,8 @@ void ReadEngine(Section& section, EngineSpec* out) {
   section.Text("body_json", kMaxText, &out->body_json);
   section.Text("expect_pipeline", 64, &out->expect_pipeline);
   if (out->start.empty() == out->url.empty()) {
-    section.Fault("start", "neither or both of start and url", "start: sluice | llama-server | PATH, or url: SCHEME://HOST:PORT");
+    section.Fault("start", "neither or both of start and url",
+                  "start: sluice | llama-server | PATH, or url: SCHEME://HOST:PORT");
   }
   if (!out->door.empty() && out->door != "grpc" && out->door != "kserve") {
     section.Fault("door", "'" + out->door + "'", "grpc or kserve");

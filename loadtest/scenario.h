@@ -35,11 +35,11 @@ struct WorkloadSpec {
   int shared_prefix_groups = 1;    // different prefixes
   int long_prompt_tokens = 0;      // instead, for long_prompt_share of the requests
   double long_prompt_share = 0;
-  LengthSpec turns{.mean = 1};     // of a conversation (form chat); each turn repeats what was said before
-  Duration think_time{0};          // from an answer to the next turn
+  LengthSpec turns{.mean = 1};  // of a conversation (form chat); each turn repeats what was said before
+  Duration think_time{0};       // from an answer to the next turn
   std::vector<TenantSpec> tenants;
   double cancel_share = 0, slow_share = 0;
-  int cancel_after = 4;                               // messages
+  int cancel_after = 4;                                 // messages
   Duration slow_delay = std::chrono::milliseconds(50);  // after each message
   std::string prompts_file;  // one prompt a line, or JSONL with {"prompt": ..., "max_tokens": ...}; used in turn
   std::vector<std::string> prompts;  // the same, in the scenario
@@ -54,25 +54,25 @@ struct LoadSpec {
   enum class Mode { kClosed, kConstant, kPoisson, kGamma, kRamp, kTrace };
   Mode mode = Mode::kClosed;
   int concurrency = 1;
-  double rate = 1;                             // requests/s; ramp: at its start
-  double rate_end = 1;                         // ramp
-  double burstiness = 1;                       // gamma's shape: 1 is Poisson, below it bursts
-  std::vector<double> levels;                  // a sweep or stress run: rates (closed: streams), one after another
-  int64_t requests = 0;                        // of a block; 0: by duration
+  double rate = 1;                               // requests/s; ramp: at its start
+  double rate_end = 1;                           // ramp
+  double burstiness = 1;                         // gamma's shape: 1 is Poisson, below it bursts
+  std::vector<double> levels;                    // a sweep or stress run: rates (closed: streams), one after another
+  int64_t requests = 0;                          // of a block; 0: by duration
   Duration duration = std::chrono::seconds(10);  // of a block's arrivals
-  Duration warmup = std::chrono::seconds(2);   // before each block, with the same load; not counted
-  int blocks = 5;                              // of each arm, interleaved
-  std::string trace_file;                      // one arrival a line, seconds from the start
+  Duration warmup = std::chrono::seconds(2);     // before each block, with the same load; not counted
+  int blocks = 5;                                // of each arm, interleaved
+  std::string trace_file;                        // one arrival a line, seconds from the start
 };
 
 // One engine. Exactly one of `start` and `url` is set.
 struct EngineSpec {
   std::string name;
-  std::string start;   // "sluice", "llama-server" or a path: started and stopped by the tool
-  std::string url;     // where one runs already (see TargetOptions::url)
-  std::string door;    // of a started sluice: grpc (default), kserve
-  std::string model;   // as the requests name it; empty: default
-  std::string model_file;  // GGUF or synthetic:...; empty: --model-file
+  std::string start;                   // "sluice", "llama-server" or a path: started and stopped by the tool
+  std::string url;                     // where one runs already (see TargetOptions::url)
+  std::string door;                    // of a started sluice: grpc (default), kserve
+  std::string model;                   // as the requests name it; empty: default
+  std::string model_file;              // GGUF or synthetic:...; empty: --model-file
   std::vector<std::string> arguments;  // {port} stands for the port
   std::map<std::string, std::string> env;
   int slots = 0, slot_context = 0, threads = 0;  // KV geometry of both kinds of engine; 0: their default
@@ -94,16 +94,16 @@ struct CheckSpec {
 struct FaultSpec {
   enum class Action { kStall, kKill, kRestart };
   Action action = Action::kStall;
-  Duration at{0};         // from the start of the block
-  Duration length{0};     // stall: SIGSTOP so long; kill: stays dead so long, then starts again
+  Duration at{0};      // from the start of the block
+  Duration length{0};  // stall: SIGSTOP so long; kill: stays dead so long, then starts again
 };
 
 // Limits of a believable run.
 struct LimitSpec {
-  double lag_ms = 10;             // p99 of the generator's lateness
-  double generator_cpu = 90;      // percent of the cores it may use
+  double lag_ms = 10;         // p99 of the generator's lateness
+  double generator_cpu = 90;  // percent of the cores it may use
   int max_in_flight = 20000;
-  double max_error_rate = 0.5;    // a block beyond it ends early
+  double max_error_rate = 0.5;  // a block beyond it ends early
 };
 
 struct SloSpec {

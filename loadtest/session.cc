@@ -95,16 +95,19 @@ absl::Status Session::StartEngine(const EngineSpec& spec) {
   // In slices, so that an engine that died is noticed at once.
   absl::Status ready;
   const MonoTime give_up = clock_.Now() + kReadyTimeout;
-  do {
+  while (true) {
     ready = arm.target->Check(arm.process == nullptr ? std::chrono::seconds(10) : std::chrono::seconds(2));
     if (arm.process != nullptr && !arm.process->alive()) {
       return absl::UnavailableError(fmt::format("engine '{}' ended with {} before it was ready:{}", spec.name,
                                                 arm.process->ended(), LastLines(arm.process->log_file())));
     }
-  } while (arm.process != nullptr && absl::IsUnavailable(ready) && clock_.Now() < give_up && !stop_);
+    if (arm.process == nullptr || !absl::IsUnavailable(ready) || clock_.Now() > give_up || stop_) break;
+    const MonoTime again = clock_.Now() + std::chrono::milliseconds(100);
+    loop_.Run([&] { return clock_.Now() >= again; });
+  }
   if (!ready.ok()) {
-    return absl::Status(ready.code(),
-                        absl::string_view(fmt::format("engine '{}' at {}: {}", spec.name, target.url, std::string(ready.message()))));
+    return absl::Status(ready.code(), absl::string_view(fmt::format("engine '{}' at {}: {}", spec.name, target.url,
+                                                                    std::string(ready.message()))));
   }
   arms_.push_back(std::move(arm));
   return absl::OkStatus();
@@ -121,10 +124,10 @@ absl::Status Session::Prepare() {
   std::filesystem::create_directories(options_.out_folder);
   SLUICE_ASSIGN_OR_RETURN(writer_, RunWriter::Open(options_.out_folder + "/run.jsonl"));
   loadtest::Run run{.environment = DescribeMachine(),
-          .scenario = scenario_.name,
-          .scenario_yaml = options_.scenario_text,
-          .quick = options_.quick,
-          .overrides = options_.overrides};
+                    .scenario = scenario_.name,
+                    .scenario_yaml = options_.scenario_text,
+                    .quick = options_.quick,
+                    .overrides = options_.overrides};
   run.environment["command"] = options_.command_line;
   for (const EngineSpec& spec : scenario_.engines) {
     SLUICE_RETURN_IF_ERROR(StartEngine(spec));
@@ -150,12 +153,12 @@ void Session::Show(const std::string& what, const Progress& p) {
   std::string left;
   if (p.planned_s > p.elapsed_s) left = fmt::format(", {:.0f} s left", p.planned_s - p.elapsed_s);
   if (p.planned_s == 0 && p.planned > 0 && p.done > 0) {
-    left = fmt::format(", about {:.0f} s left", p.elapsed_s * static_cast<double>(std::max<int64_t>(0, p.planned - p.done)) /
-                                                    static_cast<double>(p.done));
+    left = fmt::format(
+        ", about {:.0f} s left",
+        p.elapsed_s * static_cast<double>(std::max<int64_t>(0, p.planned - p.done)) / static_cast<double>(p.done));
   }
   const double elapsed = std::max(0.001, p.elapsed_s);
-  std::fprintf(stderr, "%s%s\n",
-               options_.terminal ? "\033[1A\033[2K" : "",
+  std::fprintf(stderr, "%s%s\n", options_.terminal ? "\033[1A\033[2K" : "",
                fmt::format("{}: {:.1f} requests/s, {:.0f} tokens/s, {} in flight, {} done, {} failed{}", what,
                            static_cast<double>(p.done) / elapsed, static_cast<double>(p.tokens) / elapsed, p.in_flight,
                            p.done, p.failed, left)
@@ -202,9 +205,8 @@ BlockHooks Session::Hooks(Arm& arm, int block, int level) {
 
 void Session::RunBlock(Arm& arm, int block, int level, double offered) {
   const auto shared = [&] {
-    return std::count_if(scenario_.engines.begin(), scenario_.engines.end(), [&](const EngineSpec& e) {
-      return !e.url.empty() && e.url == arm.spec.url;
-    }) > 1;
+    return std::count_if(scenario_.engines.begin(), scenario_.engines.end(),
+                         [&](const EngineSpec& e) { return !e.url.empty() && e.url == arm.spec.url; }) > 1;
   };
   // Arms get the same requests, unless they are one server, which could have them cached.
   uint64_t seed = Mix(Mix(scenario_.seed, static_cast<uint64_t>(block)), static_cast<uint64_t>(level));

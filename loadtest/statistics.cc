@@ -15,9 +15,7 @@ constexpr double kAlpha = 0.05;
 constexpr int kResamples = 1000;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-double StudentT(double degrees) {
-  return boost::math::quantile(boost::math::students_t(degrees), 1 - kAlpha / 2);
-}
+double StudentT(double degrees) { return boost::math::quantile(boost::math::students_t(degrees), 1 - kAlpha / 2); }
 
 double Mean(const std::vector<double>& values) {
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());

@@ -60,7 +60,8 @@ Estimate Growth(const std::vector<double>& x, const std::vector<double>& y) {
 }
 
 CheckResult DriftCheck(const std::string& what, const Estimate& growth, double limit) {
-  CheckResult check{.text = fmt::format("{} ≤ {:g} (relative, over the run)", what, limit), .value = growth, .limit = limit};
+  CheckResult check{
+      .text = fmt::format("{} ≤ {:g} (relative, over the run)", what, limit), .value = growth, .limit = limit};
   if (!growth.known()) {
     check.note = "not measured: fewer than three windows";
     return check;
@@ -123,13 +124,14 @@ void JudgeStress(const Run& run, const Scenario& scenario, Summary& summary) {
       if (cell.arm != engine.name || broken != nullptr) continue;
       (cell.failure_mode == "none" ? good : broken) = &cell;
     }
-    const std::string last = good == nullptr ? "no level was sustained"
-                                             : fmt::format("last good level: {:g}{} ({:.2f} requests/s served)", good->offered,
-                                                           good->open_loop ? " requests/s" : " streams", good->requests_per_s);
-    summary.notes.push_back(broken == nullptr
-                                ? fmt::format("{}: no breaking point up to the last level; {}", engine.name, last)
-                                : fmt::format("{}: breaks at {:g}{}: {}; {}", engine.name, broken->offered,
-                                              broken->open_loop ? " requests/s" : " streams", broken->failure_mode, last));
+    const std::string last = good == nullptr
+                                 ? "no level was sustained"
+                                 : fmt::format("last good level: {:g}{} ({:.2f} requests/s served)", good->offered,
+                                               good->open_loop ? " requests/s" : " streams", good->requests_per_s);
+    summary.notes.push_back(
+        broken == nullptr ? fmt::format("{}: no breaking point up to the last level; {}", engine.name, last)
+                          : fmt::format("{}: breaks at {:g}{}: {}; {}", engine.name, broken->offered,
+                                        broken->open_loop ? " requests/s" : " streams", broken->failure_mode, last));
   }
 }
 

@@ -15,7 +15,8 @@ namespace sluice::loadtest {
 //   admission_rejected  above 5 % RESOURCE_EXHAUSTED (HTTP 429)
 //   timeout             above 5 % DEADLINE_EXCEEDED
 //   high_error_rate     above 10 % failed
-//   saturated           in-flight and TTFT both rise through the level: their slopes' 95 % intervals are above 0 and TTFT
+//   saturated           in-flight and TTFT both rise through the level: their slopes' 95 % intervals are above 0 and
+//   TTFT
 //                       gains more than half its median (the test of guidellm's over-saturation detector)
 //   resource_exhaustion CPU above 95 % of all cores and TTFT p95 above 2 s
 // Timeouts come before the error rate, which they are part of.

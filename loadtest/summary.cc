@@ -72,7 +72,8 @@ CheckResult Judge(const CheckSpec& check, const std::string& arm, const Summary&
     return (at_most ? v.low <= limit : v.high >= limit) ? Verdict::kReached : Verdict::kMissed;
   };
   result.verdict = verdict(result.limit);
-  if (check.has_stretch) result.note = fmt::format("stretch {:g}: {}", check.stretch, VerdictName(verdict(check.stretch)));
+  if (check.has_stretch)
+    result.note = fmt::format("stretch {:g}: {}", check.stretch, VerdictName(verdict(check.stretch)));
   return result;
 }
 
@@ -121,9 +122,10 @@ void NoteRecovery(const Run& run, Summary& summary) {
       if (!r.ok() && r.done_ns >= fault.start_ns && r.sent_ns <= fault.end_ns) ++lost;
     }
     summary.notes.push_back(
-        first < 0 ? fmt::format("{} after {}: no request succeeded any more; {} failed", fault.arm, fault.action, lost)
-                  : fmt::format("{} after {}: first success {:.0f} ms after the fault ended; {} requests failed meanwhile",
-                                fault.arm, fault.action, 1e-6 * static_cast<double>(first - fault.end_ns), lost));
+        first < 0
+            ? fmt::format("{} after {}: no request succeeded any more; {} failed", fault.arm, fault.action, lost)
+            : fmt::format("{} after {}: first success {:.0f} ms after the fault ended; {} requests failed meanwhile",
+                          fault.arm, fault.action, 1e-6 * static_cast<double>(first - fault.end_ns), lost));
   }
 }
 

@@ -91,7 +91,7 @@ struct Summary {
   std::vector<Cell> cells;  // arms in order within each level
   std::vector<Comparison> comparisons;
   std::vector<CheckResult> checks;
-  std::vector<std::string> invalid;  // why the run must not be believed; empty: valid
+  std::vector<std::string> invalid;                     // why the run must not be believed; empty: valid
   std::map<std::string, std::vector<Second>> timeline;  // by arm
   std::vector<FaultEvent> faults;
   std::vector<std::string> notes;  // breaking point, recovery times, ...

@@ -17,7 +17,8 @@ void AddRecord(const Record& r, std::map<double, Second>& seconds, std::map<doub
   if (r.token_ns.empty()) return;
   if (r.ok()) ttfts[At(r.scheduled_ns)].push_back(TtftMs(r));
   // Messages may hold several tokens: spread the server's count over them.
-  const double each = r.output_tokens > 0 ? static_cast<double>(r.output_tokens) / static_cast<double>(r.token_ns.size()) : 1;
+  const double each =
+      r.output_tokens > 0 ? static_cast<double>(r.output_tokens) / static_cast<double>(r.token_ns.size()) : 1;
   std::map<double, double> tokens;
   for (const int64_t t : r.token_ns) tokens[At(t)] += each;
   for (const auto& [at, count] : tokens) seconds[at].output_tokens += std::llround(count);

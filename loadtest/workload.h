@@ -25,7 +25,8 @@ struct GivenPrompt {
   int max_tokens = 0;
 };
 
-// Prompts of a file: lines of text, or JSON objects {"prompt": ..., "max_tokens": ...}. INVALID_ARGUMENT: file and line.
+// Prompts of a file: lines of text, or JSON objects {"prompt": ..., "max_tokens": ...}. INVALID_ARGUMENT: file and
+// line.
 absl::StatusOr<std::vector<GivenPrompt>> ReadPrompts(const std::string& path);
 
 // Thread-compatible.
