@@ -3,7 +3,7 @@
 // Fair, because
 // - each server is a process, and only its CPU time counts (all threads, user and system): the client, the same for
 //   both, costs neither of them anything;
-// - they take turns, request by request round, so that a noisy machine disturbs both alike;
+// - they take turns, round by round, so that a noisy machine disturbs both alike;
 // - the bare server also has one thread that makes a token for every stream at each step and starts the write, as an
 //   engine thread does; both write one message a token and a last one with `finish`, about equally many bytes
 //   (counters *_bytes_per_token);
@@ -112,7 +112,7 @@ struct Account {
 
 void Edge(benchmark::State& state, int step_us) {
   Account bare{.server = {"bare", step_us}}, sluice{.server = {"sluice", step_us}};
-  if (!bare.server.started() || !sluice.server.started()) return state.SkipWithError("a server did not start");
+  if (!bare.server.started() || !sluice.server.started()) return Fail(state, "a server did not start");
   Totals warm_up;
   bare.server.Round(4, 4, warm_up);
   sluice.server.Round(4, 4, warm_up);
@@ -120,7 +120,7 @@ void Edge(benchmark::State& state, int step_us) {
     bare.Run();
     sluice.Run();
   }
-  if (bare.failed() || sluice.failed()) return state.SkipWithError("a request failed");
+  if (bare.failed() || sluice.failed()) return Fail(state, "a request failed");
   state.counters["bare_us_per_token"] = bare.PerToken();
   state.counters["sluice_us_per_token"] = sluice.PerToken();
   state.counters["over_bare_us_per_token"] = sluice.PerToken() - bare.PerToken();
