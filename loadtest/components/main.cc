@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "loadtest/components/edge_servers.h"
+#include "loadtest/components/measure.h"
 
 int main(int argc, char** argv) {
   if (argc == 4 && std::string_view(argv[1]) == "--serve") return sluice::components::Serve(argv[2], argv[3]);
@@ -11,5 +12,5 @@ int main(int argc, char** argv) {
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();
-  return 0;
+  return sluice::components::AnyFailed() ? 1 : 0;
 }

@@ -1,11 +1,13 @@
 #include "loadtest/components/measure.h"
 
+#include <atomic>
 #include <cstdlib>
 #include <new>
 
 namespace {
 thread_local int64_t allocations = 0;
-}
+std::atomic<bool> any_failed{false};  // atomic: benchmarks may run on several threads
+}  // namespace
 
 // noinline: else gcc sees malloc behind new and free behind delete, and warns of a mismatch.
 [[gnu::noinline]] void* operator new(size_t bytes) {
@@ -19,5 +21,12 @@ thread_local int64_t allocations = 0;
 namespace sluice::components {
 
 int64_t Allocations() { return allocations; }
+
+void Fail(benchmark::State& state, const char* why) {
+  any_failed = true;
+  state.SkipWithError(why);
+}
+
+bool AnyFailed() { return any_failed; }
 
 }  // namespace sluice::components

@@ -236,6 +236,17 @@ TEST_F(AdmissionTest, DeadlineInTheQueue) {
   EXPECT_EQ(admission_->queued(), 1);
 }
 
+TEST_F(AdmissionTest, EachWaitingRequestExpiresInItsOwnTime) {
+  StartBusy();
+  for (const int s : {3, 1, 4, 2}) Admit(fmt::format("{} s", s), QosClass::kStandard, clock_.Now() + seconds(s));
+  for (int second = 1; second <= 4; ++second) {
+    clock_.Advance(seconds(1));
+    admission_->Tick();
+    EXPECT_EQ(answered_.back(), fmt::format("{} s", second));
+    EXPECT_EQ(admission_->queued(), 4 - second);
+  }
+}
+
 TEST_F(AdmissionTest, ExpiredWorkIsNeverGrantedEvenWithoutATick) {
   StartBusy();
   Admit("short", QosClass::kSystem, clock_.Now() + milliseconds(500));
