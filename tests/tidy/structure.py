@@ -20,6 +20,7 @@ WALLS = [
     (r"grpc(pp|\+\+)?/|google/|.*\.pb\.h$", ("services", "loadtest", "tests")),
     (r"yaml-cpp/", ("config", "tests/config")),
     (r"(llama|ggml|gguf)[^/]*\.h$|(chat|common)\.h$|llama-common/|jinja/", ("engine/llama", "tests/engine/llama")),
+    (r"curl/", ("loadtest", "tests/loadtest")),
     (r"spdlog/(?!fmt/)", ("base", "tests/base")),
     (r"benchmark/", ("loadtest/components",)),
     (r"prometheus/", ("services/telemetry", "tests/services")),
