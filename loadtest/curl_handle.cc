@@ -54,7 +54,8 @@ bool MayPass(CURLcode code) {
 absl::Status StatusOfCurl(CURLcode code, const std::string& url, const std::string& detail) {
   const std::string why = detail.empty() ? curl_easy_strerror(code) : detail;
   if (IsTlsError(code)) {
-    return absl::UnavailableError(fmt::format("TLS with {}: {} (is the CA file right, and is TLS spoken there?)", url, why));
+    return absl::UnavailableError(
+        fmt::format("TLS with {}: {} (is the CA file right, and is TLS spoken there?)", url, why));
   }
   switch (code) {
     case CURLE_OK:

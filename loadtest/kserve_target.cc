@@ -226,8 +226,8 @@ absl::Status KserveTarget::CheckOnce() {
   inference::ServerReadyResponse server;
   absl::Status status = Unary(&Service::Stub::ServerReady, inference::ServerReadyRequest(), &server);
   if (absl::IsUnimplemented(status)) {
-    return absl::UnimplementedError(fmt::format("{} is no KServe v2 server: {}", options_.url,
-                                                std::string(status.message())));
+    return absl::UnimplementedError(
+        fmt::format("{} is no KServe v2 server: {}", options_.url, std::string(status.message())));
   }
   SLUICE_RETURN_IF_ERROR(status);
   if (!server.ready()) return absl::UnavailableError("the server is not ready");

@@ -55,9 +55,9 @@ absl::Status JudgeModels(const TargetOptions& options, const Answer& answer) {
     case 200:
       break;
     case 401:
-      return absl::UnauthenticatedError(
-          fmt::format("{} {}: {}", options.url, options.token.empty() ? "wants a token" : "refuses the token",
-                      std::string(StatusOfHttp(401, answer.body).message())));
+      return absl::UnauthenticatedError(fmt::format("{} {}: {}", options.url,
+                                                    options.token.empty() ? "wants a token" : "refuses the token",
+                                                    std::string(StatusOfHttp(401, answer.body).message())));
     case 403:
       return absl::PermissionDeniedError(fmt::format("{} does not let this token in: {}", options.url,
                                                      std::string(StatusOfHttp(403, answer.body).message())));
@@ -103,9 +103,10 @@ absl::Status CheckOpenAi(const TargetOptions& options, const Clock& clock, Durat
         answered ? StatusOfHttp(503, answer.body) : StatusOfCurl(answer.code, options.url, answer.error);
     if (!answered && !MayPass(answer.code)) return status;
     if (clock.Now() + kRetryPause >= give_up) {
-      const char* what = answered ? "is not ready after" : "cannot be reached (is a server listening there?), tried for";
-      return absl::UnavailableError(fmt::format("{} {} {:.1f} s: {}", options.url, what, ToSeconds(timeout),
-                                                std::string(status.message())));
+      const char* what =
+          answered ? "is not ready after" : "cannot be reached (is a server listening there?), tried for";
+      return absl::UnavailableError(
+          fmt::format("{} {} {:.1f} s: {}", options.url, what, ToSeconds(timeout), std::string(status.message())));
     }
     MutexLock lock(mutex);
     never.WaitFor(mutex, kRetryPause);

@@ -19,9 +19,9 @@ class SseParser {
  private:
   bool NextLine(std::string_view* line);
 
-  std::string buffer_;    // bytes from `begin_` on are not consumed
+  std::string buffer_;  // bytes from `begin_` on are not consumed
   size_t begin_ = 0;
-  size_t scanned_ = 0;    // no line ends in [begin_, scanned_)
+  size_t scanned_ = 0;     // no line ends in [begin_, scanned_)
   bool after_cr_ = false;  // an LF that comes next belongs to the line before
   bool has_data_ = false;
   std::string data_;  // of the event under way

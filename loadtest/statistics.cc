@@ -69,9 +69,10 @@ Estimate PercentileEstimate(const std::vector<double>& sorted, double p) {
   using Policy = boost::math::policies::policy<
       boost::math::policies::discrete_quantile<boost::math::policies::integer_round_outwards>>;
   const boost::math::binomial_distribution<double, Policy> ranks(n, p);
-  const double low = boost::math::quantile(ranks, kAlpha / 2);
+  const bool has_low = boost::math::cdf(ranks, 0) <= kAlpha / 2;
+  const double low = boost::math::quantile(ranks, kAlpha / 2) + 1;
   const double high = boost::math::quantile(boost::math::complement(ranks, kAlpha / 2)) + 1;
-  return {Percentile(sorted, p), low < 1 ? 0 : sorted[static_cast<size_t>(low) - 1],
+  return {Percentile(sorted, p), has_low ? sorted[static_cast<size_t>(low) - 1] : 0,
           high > n ? kInfinity : sorted[static_cast<size_t>(high) - 1]};
 }
 

@@ -45,10 +45,11 @@ Result Drive(const std::string& url, const std::string& rest, const std::atomic<
 // The sanitized builds and busy machines of CI are late; what is tested here is what was measured of what happened.
 constexpr const char* kPatient = "limits: {lag_ms: 1000, generator_cpu: 1000}\n";
 
-// Transport adds to what the server did, and a busy machine adds more; nothing may be missing.
-void ExpectInterval(const Estimate& measured, double truth, double slack_ms) {
-  EXPECT_LE(measured.low, truth + slack_ms);
-  EXPECT_GE(measured.high, truth - 0.2);
+// Transport adds to what the server did, and a busy machine adds more. A gap also shrinks when its first message came
+// late; a time to first token can only grow.
+void ExpectInterval(const Estimate& measured, double truth, double more_ms, double less_ms) {
+  EXPECT_LE(measured.low, truth + more_ms);
+  EXPECT_GE(measured.high, truth - less_ms);
 }
 
 void ExpectTruth(const Cell& cell, FakeServer& server, double slack_ms) {
@@ -57,8 +58,10 @@ void ExpectTruth(const Cell& cell, FakeServer& server, double slack_ms) {
   std::sort(gaps.begin(), gaps.end());
   for (size_t i = 0; i < kPercentiles.size(); ++i) {
     SCOPED_TRACE(fmt::format("p{}", kPercentiles[i]));
-    ExpectInterval(cell.latencies.at("ttft_ms").percentiles[i], Percentile(ttft, kPercentiles[i] / 100.0), slack_ms);
-    ExpectInterval(cell.latencies.at("itl_ms").percentiles[i], Percentile(gaps, kPercentiles[i] / 100.0), slack_ms);
+    ExpectInterval(cell.latencies.at("ttft_ms").percentiles[i], Percentile(ttft, kPercentiles[i] / 100.0), slack_ms,
+                   0.2);
+    ExpectInterval(cell.latencies.at("itl_ms").percentiles[i], Percentile(gaps, kPercentiles[i] / 100.0), slack_ms,
+                   slack_ms);
   }
 }
 
@@ -88,13 +91,13 @@ TEST(Calibration, ClosedLoopMeasuresKnownQuantiles) {
 TEST(Calibration, OpenLoopMeasuresKnownQuantilesAndKeepsItsRate) {
   FakeServer server(Lognormal());
   const Result r = Drive(server.url(), fmt::format("{}workload: {{output_tokens: 4}}\n"
-                                                   "load: {{mode: poisson, rate: 150, duration_s: 3, warmup_s: 0.5, "
+                                                   "load: {{mode: poisson, rate: 150, duration_s: 3, warmup_s: 0, "
                                                    "blocks: 1}}",
                                                    kPatient));
   ASSERT_EQ(r.summary.cells.size(), 1U);
   const Cell& cell = r.summary.cells[0];
   EXPECT_EQ(cell.requests, 450);
-  EXPECT_EQ(server.requests(), 450 + 75);
+  EXPECT_EQ(server.requests(), 450);
   ExpectTruth(cell, server, kSlackMs);
 }
 
