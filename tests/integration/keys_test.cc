@@ -12,7 +12,6 @@ namespace {
 using grpc::StatusCode;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-using ::testing::UnorderedElementsAre;
 
 const Headers kApp = {{"authorization", "Bearer secret"}};
 const Headers kRival = {{"authorization", "Bearer rival"}};
