@@ -16,7 +16,7 @@ std::string Percent(double share) { return Number(share * 100); }
 Table Checks(const Summary& summary) {
   Table table{.title = "Checks", .header = {"verdict", "check", "value", "limit", "note"}, .align = "vlrrl"};
   for (const CheckResult& c : summary.checks) {
-    table.rows.push_back({VerdictName(c.verdict), c.text, WithInterval(c.value), Number(c.limit), c.note});
+    table.rows.push_back({VerdictName(c.verdict), c.text, WithInterval(c.value), fmt::format("{:g}", c.limit), c.note});
   }
   return table;
 }
@@ -26,6 +26,9 @@ Table Comparisons(const Summary& summary) {
               .note = "A winner is named where the 95 % interval of the ratio leaves out 1.",
               .header = {"metric", "arm", "against", "arm's", "against's", "ratio", "winner"},
               .align = "lllrrrl"};
+  if (!summary.cells.empty() && summary.cells.back().level != summary.cells.front().level) {
+    table.note += " At the first level, " + OfferedText(summary.cells.front()) + ".";
+  }
   for (const Comparison& c : summary.comparisons) {
     const std::string winner = !c.ratio.known() ? "not measured" : c.winner.empty() ? "no difference shown" : c.winner;
     table.rows.push_back(
@@ -190,9 +193,23 @@ std::string Subtitle(const Summary& summary) {
   return text;
 }
 
-std::vector<Table> ResultTables(const Summary& summary, bool detailed) {
-  std::vector<Table> tables = {Checks(summary),     Comparisons(summary),         Requests(summary),
-                               Throughput(summary), Latencies(summary, detailed), Errors(summary),
+size_t Repeated(const Table& table, size_t row) {
+  size_t same = 0;
+  while (row > 0 && same < table.align.size() && table.align[same] == 'l' &&
+         table.rows[row][same] == table.rows[row - 1][same]) {
+    ++same;
+  }
+  return same;
+}
+
+std::vector<Table> VerdictTables(const Summary& summary) {
+  std::vector<Table> tables = {Checks(summary), Comparisons(summary)};
+  std::erase_if(tables, [](const Table& table) { return table.rows.empty(); });
+  return tables;
+}
+
+std::vector<Table> MeasurementTables(const Summary& summary, bool detailed) {
+  std::vector<Table> tables = {Requests(summary), Throughput(summary), Latencies(summary, detailed), Errors(summary),
                                Pipelines(summary)};
   std::erase_if(tables, [](const Table& table) { return table.rows.empty(); });
   return tables;

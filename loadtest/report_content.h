@@ -26,9 +26,13 @@ Headline HeadlineOf(const Summary& summary);
 // Name, kind, seed and what sets this run apart (quick, interrupted).
 std::string Subtitle(const Summary& summary);
 
-// Tables with rows, in the order of interest: checks, comparisons, requests, throughput, latency, errors, pipelines.
-// `detailed`: every latency metric and percentile; else those that fit a terminal.
-std::vector<Table> ResultTables(const Summary& summary, bool detailed);
+// How many of a row's leading text cells say what the row above says.
+size_t Repeated(const Table& table, size_t row);
+
+// Tables that have rows, in the order of interest: checks and comparisons; then requests, throughput, latency, errors
+// and pipelines. `detailed`: every latency metric and percentile; else those that fit a terminal.
+std::vector<Table> VerdictTables(const Summary& summary);
+std::vector<Table> MeasurementTables(const Summary& summary, bool detailed);
 Table EnvironmentTable(const Summary& summary);
 Table FormulaTable();
 

@@ -10,10 +10,10 @@ namespace sluice::loadtest {
 namespace {
 
 constexpr char kStyle[] = R"(
-:root { color-scheme: light dark; --ink: #1b2430; --soft: #5b6675; --paper: #ffffff; --card: #f6f8fa; --line: #d9dfe6;
+:root { color-scheme: light dark; --ink: #1b2430; --soft: #5b6675; --faint: #a9b3be; --paper: #ffffff; --card: #f6f8fa; --line: #d9dfe6;
   --good: #0b6e4f; --good-bg: #dff3ea; --bad: #a63300; --bad-bg: #fdeadf; --worst: #ffffff; --worst-bg: #b00020; }
 @media screen and (prefers-color-scheme: dark) {
-  :root { --ink: #e4e9ef; --soft: #9aa7b5; --paper: #12171d; --card: #1a212a; --line: #2e3844;
+  :root { --ink: #e4e9ef; --soft: #9aa7b5; --faint: #56616d; --paper: #12171d; --card: #1a212a; --line: #2e3844;
     --good: #7fe0b8; --good-bg: #113a2c; --bad: #ffb28a; --bad-bg: #46230f; --worst: #ffffff; --worst-bg: #b3213a;
     --c0: #5ab4f0; --c1: #ff8b4a; --c2: #2fcf9f; --c3: #e6a3c8; --c4: #f2bd4a; --c5: #9adcff; } }
 * { box-sizing: border-box; }
@@ -41,6 +41,7 @@ th.r, td.r { text-align: right; white-space: nowrap; }
 td { overflow-wrap: anywhere; max-width: 620px; }
 td.l { min-width: 9ch; }
 tr.group td { border-top: 1px solid var(--soft); }
+td.again { color: var(--faint); }
 small { color: var(--soft); font-size: 11.5px; }
 .verdict { padding: 1px 8px; border-radius: 10px; font-weight: 600; white-space: nowrap; }
 .verdict.beaten, .verdict.reached { background: var(--good-bg); color: var(--good); }
@@ -55,11 +56,11 @@ figure { margin: 0; }
   .scroll { overflow: visible; } * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 )";
 
-// The interval of a number in small print; verdicts as badges.
-std::string Cell(char align, const std::string& text) {
+// The interval of a number in small print; verdicts as badges; what the row above said too in grey.
+std::string Cell(char align, const std::string& text, bool repeated) {
   const std::string safe = XmlText(text);
   if (align == 'v') return fmt::format("<td><span class=\"verdict {0}\">{0}</span></td>", safe);
-  if (align == 'l') return fmt::format("<td class=\"l\">{}</td>", safe);
+  if (align == 'l') return fmt::format("<td class=\"l{}\">{}</td>", repeated ? " again" : "", safe);
   const size_t interval = safe.find(" [");
   if (interval == std::string::npos) return fmt::format("<td class=\"r\">{}</td>", safe);
   return fmt::format("<td class=\"r\">{} <small>{}</small></td>", safe.substr(0, interval), safe.substr(interval + 1));
@@ -74,9 +75,12 @@ std::string TableHtml(const Table& table) {
     out += fmt::format("<th class=\"{}\">{}</th>", table.align[i], XmlText(table.header[i]));
   }
   out += "</tr></thead>\n<tbody>\n";
-  for (const auto& row : table.rows) {
-    out += "<tr>";
-    for (size_t i = 0; i < row.size(); ++i) out += Cell(table.align[i], row[i]);
+  for (size_t n = 0; n < table.rows.size(); ++n) {
+    const std::vector<std::string>& row = table.rows[n];
+    const size_t repeated = Repeated(table, n);
+    const bool starts_group = n > 0 && repeated == 0 && n + 1 < table.rows.size() && Repeated(table, n + 1) > 0;
+    out += starts_group ? "<tr class=\"group\">" : "<tr>";
+    for (size_t i = 0; i < row.size(); ++i) out += Cell(table.align[i], row[i], i < repeated);
     out += "</tr>\n";
   }
   return out + "</tbody></table></div>\n</section>\n";
@@ -101,9 +105,8 @@ std::string HeaderHtml(const Summary& summary) {
 }
 
 std::string PlotsHtml(const PlotGroup& group) {
-  const bool wide = group.plots.front().width > 600;
   std::string out = fmt::format("<section>\n<h2>{}</h2>\n<p class=\"note\">{}</p>\n<div class=\"plots{}\">\n",
-                                XmlText(group.title), XmlText(group.note), wide ? " wide" : "");
+                                XmlText(group.title), XmlText(group.note), group.wide() ? " wide" : "");
   for (const PlotSpec& plot : group.plots) out += "<figure>\n" + SvgPlot(plot) + "</figure>\n";
   return out + "</div>\n</section>\n";
 }
@@ -118,10 +121,12 @@ std::string HtmlReport(const Summary& summary) {
       XmlText(summary.scenario), kStyle);
   out += HeaderHtml(summary);
   out += fmt::format("<p class=\"note\">{}</p>\n", summary.cells.empty() ? "Nothing was measured." : kIntervalNote);
-  for (const Table& table : ResultTables(summary, /*detailed=*/true)) out += TableHtml(table);
-  for (const PlotGroup& group : PlotsOf(summary)) out += PlotsHtml(group);
+  for (const Table& table : VerdictTables(summary)) out += TableHtml(table);
   if (!summary.notes.empty()) out += "<section>\n<h2>Notes</h2>\n" + ListHtml(summary.notes) + "\n</section>\n";
-  return out + TableHtml(EnvironmentTable(summary)) + TableHtml(FormulaTable()) + "</body>\n</html>\n";
+  std::string timeline;  // long, so after the numbers
+  for (const PlotGroup& group : PlotsOf(summary)) (group.wide() ? timeline : out) += PlotsHtml(group);
+  for (const Table& table : MeasurementTables(summary, /*detailed=*/true)) out += TableHtml(table);
+  return out + timeline + TableHtml(EnvironmentTable(summary)) + TableHtml(FormulaTable()) + "</body>\n</html>\n";
 }
 
 }  // namespace sluice::loadtest

@@ -66,8 +66,9 @@ std::string MarkdownReport(const Summary& summary) {
   }
   if (!summary.description.empty()) out += "\n" + Escaped(summary.description) + "\n";
   out += summary.cells.empty() ? "\nNothing was measured.\n" : std::string("\n") + kIntervalNote + "\n";
-  for (const Table& table : ResultTables(summary, /*detailed=*/true)) out += TableMarkdown(table);
+  for (const Table& table : VerdictTables(summary)) out += TableMarkdown(table);
   if (!summary.notes.empty()) out += "\n## Notes\n\n" + List(summary.notes);
+  for (const Table& table : MeasurementTables(summary, /*detailed=*/true)) out += TableMarkdown(table);
   const Table environment = EnvironmentTable(summary), formulas = FormulaTable();
   for (const Table& table : {environment, formulas}) {
     if (!table.rows.empty()) out += TableMarkdown(table);

@@ -72,7 +72,8 @@ Series LatencySeries(const Summary& summary, const std::string& arm, const std::
 
 // One arm: its percentiles in one plot. Several: a plot a percentile, so that lines of one plot can be compared.
 PlotGroup LatencyAgainstLoad(const Summary& summary) {
-  PlotGroup group{.title = "Latency against load", .note = "Bands: 95 % intervals."};
+  PlotGroup group{.title = "Latency against load",
+                  .note = "Bands: 95 % intervals. Arrows: too few samples for that end."};
   for (const auto& [metric, label] : {std::pair("ttft_ms", "TTFT"), std::pair("e2e_ms", "e2e latency")}) {
     const bool one = summary.arms.size() == 1;
     PlotSpec all{.title = label, .x_label = XLabel(summary), .y_label = "ms"};
@@ -97,9 +98,10 @@ PlotSpec RatePlot(const Summary& summary) {
   PlotSpec spec{.title = "Throughput and goodput", .x_label = XLabel(summary), .y_label = "requests/s"};
   spec.diagonal = !summary.cells.empty() && summary.cells.front().open_loop;
   for (size_t arm = 0; arm < summary.arms.size(); ++arm) {
-    Series throughput{.name = summary.arms[arm], .color = static_cast<int>(arm)}, good = throughput;
+    Series throughput{.name = summary.arms[arm], .color = static_cast<int>(arm), .dash = static_cast<int>(arm)};
+    Series good = throughput;
     good.name += ", within SLO";
-    good.dash = 1;
+    good.dash += 2;
     for (const Cell* c : CellsOf(summary, summary.arms[arm])) {
       const std::string where = fmt::format("{}, {}: ", c->arm, OfferedText(*c));
       throughput.points.push_back(

@@ -65,7 +65,11 @@ std::string TableText(const Table& table) {
   std::string out = "\n" + table.title + "\n";
   if (!table.note.empty()) out += Wrapped("  ", "  ", table.note);
   out += Line(table, widths, table.header);
-  for (const auto& row : table.rows) out += Line(table, widths, row);
+  for (size_t i = 0; i < table.rows.size(); ++i) {
+    std::vector<std::string> row = table.rows[i];
+    std::fill_n(row.begin(), Repeated(table, i), "");
+    out += Line(table, widths, row);
+  }
   return out;
 }
 
@@ -88,9 +92,12 @@ std::string TextReport(const Summary& summary) {
   } else {
     out += Wrapped("", "", kIntervalNote);
   }
-  for (const Table& table : ResultTables(summary, /*detailed=*/false)) out += TableText(table);
+  for (const Table& table : MeasurementTables(summary, /*detailed=*/false)) out += TableText(table);
+  // What a reader at a terminal wants most stands last, above the prompt.
+  for (const Table& table : VerdictTables(summary)) out += TableText(table);
   if (!summary.notes.empty()) out += "\nNotes\n";
   for (const std::string& note : summary.notes) out += Wrapped("  - ", "    ", note);
+  out += "\n" + headline.word + ": " + headline.sentence + "\n";
   return out;
 }
 

@@ -99,15 +99,24 @@ void AddTotals(const Summary& summary, const std::string& arm, Json& json) {
   json["max_concurrent_requests"] = peak;
 }
 
+// "2026-11-22T19:40:00Z" as vLLM writes it: "20261122-194000".
+std::string Date(std::string time) {
+  std::erase_if(time, [](char c) { return c == '-' || c == ':' || c == 'Z'; });
+  std::replace(time.begin(), time.end(), 'T', '-');
+  return time;
+}
+
 }  // namespace
 
 Json VllmJson(const Run& run, const Summary& summary, const std::string& arm) {
-  Json json = {{"date", Environment(summary, "date")},
+  const std::string named = Environment(summary, "model");
+  const std::string model = named.empty() ? Environment(summary, "model_sha256") : named;
+  Json json = {{"date", Date(Environment(summary, "time"))},
                {"endpoint_type", "sluice-bench"},
                {"backend", "sluice-bench"},
                {"label", ReplaceInvalidUtf8(arm)},
-               {"model_id", Environment(summary, "model")},
-               {"tokenizer_id", Environment(summary, "model")}};
+               {"model_id", model},
+               {"tokenizer_id", model}};
   for (const char* array : {"input_lens", "output_lens", "ttfts", "itls", "latencies", "start_times", "queue_times",
                             "generated_texts", "errors"}) {
     json[array] = Json::array();

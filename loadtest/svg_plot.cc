@@ -44,7 +44,7 @@ std::string TickText(double value) {
   return fmt::format("{:.4g}", value);
 }
 
-void SetRange(double low, double high, Axis& axis) {
+void SetRange(double low, double high, int count, Axis& axis) {
   if (axis.log) {
     axis.low = low * 0.93;
     axis.high = std::max(high * 1.07, low * 2);
@@ -53,7 +53,7 @@ void SetRange(double low, double high, Axis& axis) {
   }
   axis.low = std::min(low, 0.0);
   axis.high = high > axis.low ? high : axis.low + 1;
-  axis.ticks = NiceTicks(axis.low, axis.high, 5);
+  axis.ticks = NiceTicks(axis.low, axis.high, count);
   axis.low = std::min(axis.low, axis.ticks.front());
   axis.high = axis.ticks.back();
 }
@@ -68,7 +68,7 @@ Axis XAxis(const PlotSpec& spec) {
       high = std::max(high, p.x);
     }
   }
-  SetRange(low, high, axis);
+  SetRange(low, high, spec.width / 50, axis);
   if (spec.whole_x) {
     axis.low = std::floor(low) - 0.5;
     axis.high = std::ceil(high) + 0.5;
@@ -93,7 +93,7 @@ Axis YAxis(const PlotSpec& spec) {
     }
   }
   high = std::max(high, std::min(ends, 1.5 * high));  // one wild interval must not flatten everything else
-  SetRange(low, std::isfinite(spec.y_max) ? spec.y_max : high, axis);
+  SetRange(low, std::isfinite(spec.y_max) ? spec.y_max : high, 5, axis);
   return axis;
 }
 
@@ -168,21 +168,28 @@ std::vector<std::vector<const Point*>> Runs(const Series& series, const PlotSpec
   return runs;
 }
 
+// An arrow that starts at the point: this end of the interval is open.
+std::string OpenEndSvg(const Point& p, const Frame& f, int up) {
+  return fmt::format(
+      "<path d=\"M{:.1f} {:.1f}v{}m-3 {}l3 {}l3 {}\" fill=\"none\" stroke=\"currentColor\" "
+      "stroke-opacity=\".6\"/>\n",
+      f.x.At(p.x), f.y.At(p.y), -16 * up, 4 * up, -4 * up, 4 * up);
+}
+
 std::string BandSvg(const Series& series, const PlotSpec& spec, const Frame& f) {
   std::string out;
   for (const auto& run : Runs(series, spec, /*with_interval=*/true)) {
-    if (run.size() == 1) {
-      out += fmt::format("<path d=\"M{:.1f} {:.1f}V{:.1f}\" stroke=\"currentColor\" stroke-opacity=\".5\"/>\n",
-                         f.x.At(run[0]->x), f.y.At(run[0]->low), f.y.At(run[0]->high));
-      continue;
+    std::string upper, lower;
+    for (const Point* p : run) {
+      const double low = std::isinf(p->low) ? p->y : p->low, high = std::isinf(p->high) ? p->y : p->high;
+      upper += fmt::format("{}{:.1f} {:.1f}", upper.empty() ? 'M' : 'L', f.x.At(p->x), f.y.At(high));
+      lower = fmt::format("L{:.1f} {:.1f}", f.x.At(p->x), f.y.At(low)) + lower;
+      if (std::isinf(p->high)) out += OpenEndSvg(*p, f, 1);
+      if (std::isinf(p->low)) out += OpenEndSvg(*p, f, -1);
     }
-    std::string path;
-    for (const Point* p : run)
-      path += fmt::format("{}{:.1f} {:.1f}", path.empty() ? 'M' : 'L', f.x.At(p->x), f.y.At(p->high));
-    for (auto p = run.rbegin(); p != run.rend(); ++p) {
-      path += fmt::format("L{:.1f} {:.1f}", f.x.At((*p)->x), f.y.At((*p)->low));
-    }
-    out += fmt::format("<path d=\"{}z\" fill=\"currentColor\" fill-opacity=\".16\"/>\n", path);
+    const char* style = run.size() > 1 ? "fill=\"currentColor\" fill-opacity=\".18\""
+                                       : "stroke=\"currentColor\" stroke-opacity=\".5\"";  // one point: a whisker
+    out += fmt::format("<path d=\"{}{}z\" {}/>\n", upper, lower, style);
   }
   return out;
 }

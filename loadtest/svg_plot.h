@@ -14,7 +14,7 @@ namespace sluice::loadtest {
 
 struct Point {
   double x = 0, y = kNan;          // NaN: a gap
-  double low = kNan, high = kNan;  // interval, drawn as a band; infinite ends reach the edge of the plot
+  double low = kNan, high = kNan;  // interval, drawn as a band; infinite: an arrow
   std::string tooltip;
 };
 

@@ -83,7 +83,7 @@ Run SmallRun() {
 }
 
 Summary SmallSummary() {
-  Summary summary{.environment = {{"model", "smol"}}, .arms = {"ttft", "other"}};
+  Summary summary{.environment = {{"model", "smol"}, {"time", "2026-11-22T19:40:00Z"}}, .arms = {"ttft", "other"}};
   Cell cell{.arm = "ttft", .offered = 4, .open_loop = true, .duration_s = 2};
   cell.goodput_per_s = 0.5;
   cell.peak_concurrency = 3;
@@ -109,6 +109,7 @@ TEST(VllmJson, TotalsAndRates) {
   EXPECT_EQ(json["request_rate"], 4.0);
   EXPECT_TRUE(json["max_concurrency"].is_null());
   EXPECT_EQ(json["model_id"], "smol");
+  EXPECT_EQ(json["date"], "20261122-194000");
 }
 
 TEST(VllmJson, ArraysHaveOneEntryARequestInSeconds) {

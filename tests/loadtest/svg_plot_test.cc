@@ -110,6 +110,12 @@ TEST(SvgPlot, GapsBreakTheLine) {
   EXPECT_EQ(CountOf(SvgPlot(Simple(broken)), line), 2u);
 }
 
+TEST(SvgPlot, OpenIntervalsAreArrowsNotWalls) {
+  const std::string arrow = "v-16m-3";
+  EXPECT_EQ(CountOf(SvgPlot(Simple({{1, 1, 0.5, 1.5}, {2, 2, 1.5, 2.5}})), arrow), 0u);
+  EXPECT_EQ(CountOf(SvgPlot(Simple({{1, 1, 0.5, INFINITY}, {2, 2, 1.5, INFINITY}})), arrow), 2u);
+}
+
 TEST(SvgPlot, TooltipsAndLegend) {
   PlotSpec spec = Simple({{.x = 1, .y = 1, .tooltip = "one"}, {.x = 2, .y = 2, .tooltip = "two"}});
   spec.series.push_back({.points = {{.x = 1, .y = 2}}});
