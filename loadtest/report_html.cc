@@ -10,7 +10,8 @@ namespace sluice::loadtest {
 namespace {
 
 constexpr char kStyle[] = R"(
-:root { color-scheme: light dark; --ink: #1b2430; --soft: #5b6675; --faint: #a9b3be; --paper: #ffffff; --card: #f6f8fa; --line: #d9dfe6;
+:root { color-scheme: light dark; --ink: #1b2430; --soft: #5b6675; --faint: #a9b3be; --paper: #ffffff;
+  --card: #f6f8fa; --line: #d9dfe6;
   --good: #0b6e4f; --good-bg: #dff3ea; --bad: #a63300; --bad-bg: #fdeadf; --worst: #ffffff; --worst-bg: #b00020; }
 @media screen and (prefers-color-scheme: dark) {
   :root { --ink: #e4e9ef; --soft: #9aa7b5; --faint: #56616d; --paper: #12171d; --card: #1a212a; --line: #2e3844;
@@ -51,8 +52,10 @@ small { color: var(--soft); font-size: 11.5px; }
 .plots.wide { display: block; }
 svg { display: block; height: auto; }
 figure { margin: 0; }
-@media print { body { padding: 0; max-width: none; font-size: 11px; } table { font-size: 9px; } small { font-size: 8px; }
-  th, td { padding-right: 7px; } figure, tr, .headline { break-inside: avoid; } h2 { break-after: avoid; margin-top: 20px; }
+@media print { body { padding: 0; max-width: none; font-size: 11px; } table { font-size: 9px; }
+  small { font-size: 8px; }
+  th, td { padding-right: 7px; } figure, tr, .headline { break-inside: avoid; } h2 { break-after: avoid;
+  margin-top: 20px; }
   .scroll { overflow: visible; } * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 )";
 
