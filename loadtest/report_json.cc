@@ -110,6 +110,7 @@ Json Value(const Cell& c) {
       {"goodput_per_s", c.goodput_per_s},
       {"goodput_share", c.goodput_share},
       {"cpu_percent", c.cpu_percent},
+      {"cpu_share", c.cpu_share},
       {"rss_peak_mb", c.rss_peak_mb},
       {"generator_cpu_percent", c.generator_cpu_percent},
       {"lag_p50_ms", c.lag_p50_ms},
