@@ -39,9 +39,9 @@ table { border-collapse: collapse; font-size: 13.5px; font-variant-numeric: tabu
 th, td { padding: 4px 14px 4px 0; text-align: left; vertical-align: baseline; border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; white-space: nowrap; border-bottom: 2px solid var(--line); }
 th.r, td.r { text-align: right; white-space: nowrap; }
-td { overflow-wrap: anywhere; max-width: 620px; }
+td { overflow-wrap: break-word; max-width: 620px; }
 td.l { min-width: 9ch; }
-tr.group td { border-top: 1px solid var(--soft); }
+tr.group td { border-top: 2px solid var(--line); }
 td.again { color: var(--faint); }
 small { color: var(--soft); font-size: 11.5px; }
 .verdict { padding: 1px 8px; border-radius: 10px; font-weight: 600; white-space: nowrap; }
@@ -53,9 +53,9 @@ small { color: var(--soft); font-size: 11.5px; }
 svg { display: block; height: auto; }
 figure { margin: 0; }
 @media print { body { padding: 0; max-width: none; font-size: 11px; } table { font-size: 9px; }
-  small { font-size: 8px; }
-  th, td { padding-right: 7px; } figure, tr, .headline { break-inside: avoid; } h2 { break-after: avoid;
-  margin-top: 20px; }
+  small { font-size: 8px; } .note { font-size: 10px; } h2 { font-size: 14px; }
+  .plots { grid-template-columns: repeat(3, 1fr); } th, td { padding-right: 7px; }
+  figure, tr, .headline { break-inside: avoid; } h2 { break-after: avoid; margin-top: 20px; }
   .scroll { overflow: visible; } * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 )";
 

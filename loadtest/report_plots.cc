@@ -219,7 +219,7 @@ void AddBlocks(const Cell& cell, const std::string& metric, int index, PlotSpec&
   }
   Series mean{.color = index, .dash = 1, .markers = false};
   const double last = static_cast<double>(found->second.size());
-  for (const double x : {0.7, last + 0.3}) mean.points.push_back({.x = x, .y = sum / known});
+  for (const double x : {1.0, last}) mean.points.push_back({.x = x, .y = sum / known});
   spec.series.push_back(std::move(dots));
   spec.series.push_back(std::move(mean));
 }
@@ -287,7 +287,7 @@ PlotGroup Timeline(const Summary& summary) {
   size_t longest = 0;
   for (const auto& [arm, seconds] : summary.timeline) longest = std::max(longest, seconds.size());
   const auto step = static_cast<double>(std::max<size_t>(1, (longest + kMostSeconds - 1) / kMostSeconds));
-  PlotGroup group{.title = "Timeline", .note = "Seconds of the run. Gaps: nothing was measured."};
+  PlotGroup group{.title = "Timeline", .note = "Gaps: nothing was measured."};
   if (step > 1) group.note += fmt::format(" A point stands for {} s: mean rates, highest of the rest.", step);
   const auto number = [](int64_t Second::*field) {
     return [field](const Second& s) { return static_cast<double>(s.*field); };
@@ -304,7 +304,7 @@ PlotGroup Timeline(const Summary& summary) {
   };
   for (const std::vector<TimeLine>& lines : panels) {
     PlotSpec spec{.title = lines.front().title,
-                  .x_label = "s",
+                  .x_label = "seconds of the run",
                   .y_label = lines.front().unit,
                   .shades = Faults(summary),
                   .width = 1160,

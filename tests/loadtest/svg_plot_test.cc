@@ -10,10 +10,8 @@
 namespace sluice::loadtest {
 namespace {
 
-using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::Le;
 using ::testing::Not;
 
 size_t CountOf(const std::string& text, const std::string& part) {
