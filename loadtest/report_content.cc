@@ -23,7 +23,7 @@ Table Checks(const Summary& summary) {
 
 Table Comparisons(const Summary& summary) {
   Table table{.title = "Comparisons",
-              .note = "A winner is named where the 95 % interval of the ratio leaves out 1.",
+              .note = "A winner is named where the 95 % interval of the ratio leaves out 1 and the difference is above 3 %.",
               .header = {"metric", "arm", "against", "arm's", "against's", "ratio", "winner"},
               .align = "lllrrrl"};
   if (!summary.cells.empty() && summary.cells.back().level != summary.cells.front().level) {

@@ -161,7 +161,8 @@ absl::StatusOr<std::string> LoadYaml(const Args& args) {
   SLUICE_ASSIGN_OR_RETURN(const double seed, number("--seed", 42));
   using Json = nlohmann::json;
   Json engine{{"name", args.Get("--name", "target")}, {"url", args.operands()[0]}};
-  for (const auto& [option, key] : {std::pair{"--model", "model"}, {"--token", "token"}, {"--ca", "ca_file"}}) {
+  if (std::getenv("SLUICE_BENCH_TOKEN") != nullptr) engine["token"] = "$SLUICE_BENCH_TOKEN";
+  for (const auto& [option, key] : {std::pair{"--model", "model"}, {"--ca", "ca_file"}}) {
     if (args.Has(option)) engine[key] = args.Get(option);
   }
   std::string load = rate > 0 ? fmt::format("mode: {}, rate: {}", args.Get("--arrivals", "poisson"), rate)
@@ -274,8 +275,7 @@ const Command& LoadSpecOf() {
                   {"--form", "KIND", "text (default), chat or tokens"},
                   {"--prompts", "FILE", "one prompt a line, or JSONL with prompt and max_tokens"},
                   {"--model", "NAME", "as the server knows it"},
-                  {"--token", "TOKEN", "bearer token"},
-                  {"--ca", "FILE", "trust servers signed by this PEM file"},
+                  {"--ca", "FILE", "trust servers signed by this PEM file (a bearer token: $SLUICE_BENCH_TOKEN)"},
                   {"--name", "NAME", "of this target in reports"},
                   {"--seed", "N", "(42)"},
                   {"--out", "FOLDER", "where the results go (loadtest/results/load-TIME)"},

@@ -78,9 +78,15 @@ class Session {
 
 absl::Status Session::StartEngine(const EngineSpec& spec) {
   Arm arm{.spec = spec};
+  std::string token = spec.token;
+  if (token.starts_with('$')) {  // so that files and reports need not hold it
+    const char* value = std::getenv(token.c_str() + 1);
+    if (value == nullptr) return absl::InvalidArgumentError(spec.name + ": the variable " + token + " is not set");
+    token = value;
+  }
   TargetOptions target{.url = spec.url,
                        .model = spec.model,
-                       .token = spec.token,
+                       .token = token,
                        .ca_file = spec.ca_file,
                        .headers = spec.headers,
                        .body_json = spec.body_json};
@@ -138,9 +144,14 @@ absl::Status Session::Prepare() {
     }
     const std::string model = spec.model_file.empty() ? options_.files.model_file : spec.model_file;
     if (arm.process != nullptr && !model.empty() && !model.starts_with("synthetic:")) {
+      run.environment["model"] = std::filesystem::path(model).filename().string();
       run.environment["model_sha256"] = HashOfFile(model);
     }
-    for (const auto& [name, value] : spec.env) run.environment["env." + spec.name + "." + name] = value;
+    for (const auto& [name, value] : spec.env) {
+      // Our own switches, which say what was compared; anything else could be a secret.
+      const bool ours = name.starts_with("PHASE5_") || name.starts_with("SLUICE_");
+      run.environment["env." + spec.name + "." + name] = ours ? value : "(set)";
+    }
   }
   writer_->Begin(run);
   return absl::OkStatus();

@@ -34,6 +34,10 @@ std::vector<Second> OfArm(const Run& run, const std::string& arm) {
     ++flight[At(r.sent_ns)];
     --flight[At(r.done_ns) + 1];
   }
+  // Seconds of a block in which nothing began or ended are part of it: a stall is no gap.
+  for (const BlockSample& b : run.blocks) {
+    for (double at = At(b.start_ns); b.arm == arm && at <= At(b.end_ns); ++at) seconds[at];
+  }
   for (const ResourceSample& s : run.resources) {
     if (s.arm != arm) continue;
     const auto it = seconds.find(At(s.at_ns));
