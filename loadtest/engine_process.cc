@@ -4,10 +4,12 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <fstream>
 #include <thread>
@@ -137,7 +139,11 @@ absl::Status EngineProcess::Spawn() {
   for (std::string& e : environment_) envp.push_back(e.data());
   argv.push_back(nullptr);
   envp.push_back(nullptr);
+  // The generator runs at a higher priority where it may (see Session); what it starts must not.
+  const int priority = getpriority(PRIO_PROCESS, 0);
+  setpriority(PRIO_PROCESS, 0, std::max(priority, 0));
   const int error = posix_spawn(&pid_, argv[0], &files, &attributes, argv.data(), envp.data());
+  setpriority(PRIO_PROCESS, 0, priority);
   posix_spawn_file_actions_destroy(&files);
   posix_spawnattr_destroy(&attributes);
   ended_.clear();

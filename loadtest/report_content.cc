@@ -22,10 +22,11 @@ Table Checks(const Summary& summary) {
 }
 
 Table Comparisons(const Summary& summary) {
-  Table table{.title = "Comparisons",
-              .note = "A winner is named where the 95 % interval of the ratio leaves out 1 and the difference is above 3 %.",
-              .header = {"metric", "arm", "against", "arm's", "against's", "ratio", "winner"},
-              .align = "lllrrrl"};
+  Table table{
+      .title = "Comparisons",
+      .note = "A winner is named where the 95 % interval of the ratio leaves out 1 and it differs by 3 % or more.",
+      .header = {"metric", "arm", "against", "arm's", "against's", "ratio", "winner"},
+      .align = "lllrrrl"};
   if (!summary.cells.empty() && summary.cells.back().level != summary.cells.front().level) {
     table.note += " At the first level, " + OfferedText(summary.cells.front()) + ".";
   }

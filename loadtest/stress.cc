@@ -12,6 +12,7 @@ namespace {
 
 constexpr double kMemoryShare = 0.90, kRejectedShare = 0.05, kTimeoutShare = 0.05, kErrorShare = 0.10;
 constexpr double kCpuShare = 0.95, kDegradedTtftMs = 2000;
+constexpr int64_t kFewest = 5;  // failures of a kind that say anything
 constexpr double kWindowSeconds = 10;
 
 double NumberOf(const Run& run, const std::string& key) {
@@ -22,7 +23,9 @@ double NumberOf(const Run& run, const std::string& key) {
 double Share(const Cell& cell, const char* code) {
   const auto it = cell.errors.find(code);
   const int64_t counted = cell.succeeded + cell.failed;
-  return it == cell.errors.end() || counted == 0 ? 0 : static_cast<double>(it->second) / static_cast<double>(counted);
+  return it == cell.errors.end() || it->second < kFewest
+             ? 0
+             : static_cast<double>(it->second) / static_cast<double>(counted);
 }
 
 bool Crashed(const Run& run, const Cell& cell) {
@@ -108,7 +111,7 @@ std::string FailureMode(const Run& run, const Cell& cell) {
   if (memory > 0 && cell.rss_peak_mb > kMemoryShare * memory) return "out_of_memory";
   if (Share(cell, "RESOURCE_EXHAUSTED") > kRejectedShare) return "admission_rejected";
   if (Share(cell, "DEADLINE_EXCEEDED") > kTimeoutShare) return "timeout";
-  if (cell.error_rate.known() && cell.error_rate.value > kErrorShare) return "high_error_rate";
+  if (cell.failed >= kFewest && cell.error_rate.value > kErrorShare) return "high_error_rate";
   if (Saturated(RecordsOf(run, cell))) return "saturated";
   const double cores = NumberOf(run, "cores"), p95 = ScalarOf(cell, "ttft_p95_ms").value;
   if (cores > 0 && cell.cpu_percent > kCpuShare * 100 * cores && p95 > kDegradedTtftMs) return "resource_exhaustion";

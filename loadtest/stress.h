@@ -19,7 +19,7 @@ namespace sluice::loadtest {
 //   TTFT
 //                       gains more than half its median (the test of guidellm's over-saturation detector)
 //   resource_exhaustion CPU above 95 % of all cores and TTFT p95 above 2 s
-// Timeouts come before the error rate, which they are part of.
+// Fewer than five failures of a kind say nothing. Timeouts come before the error rate, which they are part of.
 std::string FailureMode(const Run& run, const Cell& cell);
 
 // The slope test alone.
