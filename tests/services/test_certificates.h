@@ -34,6 +34,8 @@ class TestCertificate {
     SLUICE_CHECK(X509_sign(x, signer.key_.get(), EVP_sha256()) > 0, "signed");
   }
 
+  X509* certificate() const { return certificate_.get(); }
+  EVP_PKEY* key() const { return key_.get(); }
   std::string CertificatePem() const {
     return Pem([this](BIO* out) { return PEM_write_bio_X509(out, certificate_.get()); });
   }
