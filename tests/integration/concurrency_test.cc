@@ -69,7 +69,7 @@ TEST(ConcurrencyTest, TheServerStopsWhileStreamsRun) {
         std::make_unique<TestServer>(TestServerOptions{.backend = {.step_cost = std::chrono::milliseconds(1)}});
     std::vector<std::thread> clients;
     for (int i = 0; i < 10; ++i) {
-      clients.emplace_back([&] { Generate(server->inference(), Greedy(Prompt(i), 900)); });
+      clients.emplace_back([&, i] { Generate(server->inference(), Greedy(Prompt(i), 900)); });
     }
     while (Running(*server) < 5) std::this_thread::yield();
     server->Stop();
