@@ -41,14 +41,21 @@ EngineFiles FilesOf(const Args& args) {
           .log_folder = ""};
 }
 
-// A path, or the name of a shipped scenario: in the checkout that we were built in, or the one we run in.
+// A path, or the name of a shipped scenario: of the checkout that we run in, or were built in.
 absl::StatusOr<std::string> FindScenario(const std::string& name) {
-  for (const fs::path& path : {fs::path(name), fs::path("loadtest/scenarios") / (name + ".yaml"),
-                               OwnFolder() / "../../../loadtest/scenarios" / (name + ".yaml")}) {
-    if (fs::is_regular_file(path)) return path.lexically_normal().string();
+  if (fs::is_regular_file(name)) return name;
+  std::vector<std::string> names;
+  for (const fs::path& folder : {fs::path("loadtest/scenarios"), OwnFolder() / "../../../loadtest/scenarios"}) {
+    if (const fs::path path = folder / (name + ".yaml"); fs::is_regular_file(path)) {
+      return path.lexically_normal().string();
+    }
+    std::error_code ignored;
+    for (const auto& entry : fs::directory_iterator(folder, ignored)) names.push_back(entry.path().stem().string());
+    if (!names.empty()) break;
   }
-  return absl::NotFoundError(fmt::format("there is no scenario '{}': a path, or one of {}, fifty, peers, sweep", name,
-                                         absl::StrJoin(kSuite, ", ")));
+  std::sort(names.begin(), names.end());
+  return absl::NotFoundError(
+      fmt::format("there is no scenario '{}': give a YAML file, or one of {}", name, absl::StrJoin(names, ", ")));
 }
 
 int Fail(const absl::Status& status) {
@@ -62,6 +69,13 @@ int Fail(const absl::Status& status) {
   }
 }
 
+// What of the options differs from scenario to scenario of one command.
+struct Drive {
+  std::string file, text, name;
+  std::string out;  // empty: loadtest/results/NAME-TIME
+  std::string baseline, save_baseline;
+};
+
 struct Finished {
   int exit_code = kExitInvalid;
   std::string folder;
@@ -69,8 +83,8 @@ struct Finished {
 };
 
 // Judges against --baseline; saves --save-baseline.
-absl::Status Regression(const Args& args, const Scenario& scenario, Summary& summary) {
-  if (const std::string path = args.Get("--save-baseline"); !path.empty()) {
+absl::Status Regression(const Drive& drive, const Scenario& scenario, Summary& summary) {
+  if (const std::string& path = drive.save_baseline; !path.empty()) {
     if (!summary.invalid.empty()) return absl::FailedPreconditionError("the run is invalid: no baseline was saved");
     SLUICE_RETURN_IF_ERROR(WriteFile(path, ToJson(BaselineOf(summary))));
     std::fprintf(stderr, "baseline saved: %s\n", path.c_str());
@@ -78,28 +92,28 @@ absl::Status Regression(const Args& args, const Scenario& scenario, Summary& sum
   }
   if (scenario.kind != Scenario::Kind::kRegression) return absl::OkStatus();
   if (scenario.engines.size() == 2) return absl::OkStatus();  // Summarize has compared the arms
-  SLUICE_ASSIGN_OR_RETURN(const Baseline baseline, ReadBaseline(args.Get("--baseline")));
+  SLUICE_ASSIGN_OR_RETURN(const Baseline baseline, ReadBaseline(drive.baseline));
   JudgeAgainst(baseline, scenario, summary);
   return absl::OkStatus();
 }
 
-absl::StatusOr<Finished> Drive(const Context& context, const Args& args, const std::string& file,
-                               const std::string& text, const std::string& name) {
-  SessionOptions options{.scenario_file = file,
-                         .scenario_text = text,
+absl::StatusOr<Finished> RunOne(const Context& context, const Args& args, const Drive& drive) {
+  SessionOptions options{.scenario_file = drive.file,
+                         .scenario_text = drive.text,
                          .quick = args.Has("--quick"),
                          .overrides = args.All("--set"),
                          .files = FilesOf(args),
                          .command_line = context.command_line,
                          .terminal = isatty(STDERR_FILENO) == 1};
   // Bad scenarios before anything is created or started.
-  SLUICE_ASSIGN_OR_RETURN(const Scenario checked, ParseScenario(file, text, options.quick, options.overrides));
-  if (checked.kind == Scenario::Kind::kRegression && checked.engines.size() == 1 && !args.Has("--save-baseline")) {
-    SLUICE_RETURN_IF_ERROR(ReadBaseline(args.Get("--baseline")).status());
+  SLUICE_ASSIGN_OR_RETURN(const Scenario checked,
+                          ParseScenario(drive.file, drive.text, options.quick, options.overrides));
+  if (checked.kind == Scenario::Kind::kRegression && checked.engines.size() == 1 && drive.save_baseline.empty()) {
+    SLUICE_RETURN_IF_ERROR(ReadBaseline(drive.baseline).status());
   }
   std::string time = DescribeMachine()["time"];
   std::erase(time, ':');
-  options.out_folder = args.Get("--out", fmt::format("loadtest/results/{}-{}", name, time));
+  options.out_folder = drive.out.empty() ? fmt::format("loadtest/results/{}-{}", drive.name, time) : drive.out;
   options.files.log_folder = options.out_folder;
   std::error_code error;
   fs::create_directories(options.out_folder, error);
@@ -111,7 +125,7 @@ absl::StatusOr<Finished> Drive(const Context& context, const Args& args, const s
   Run run;
   Scenario scenario;
   SLUICE_ASSIGN_OR_RETURN(Summary summary, SummarizeFile(options.out_folder + "/run.jsonl", &run, &scenario));
-  SLUICE_RETURN_IF_ERROR(Regression(args, scenario, summary));
+  SLUICE_RETURN_IF_ERROR(Regression(drive, scenario, summary));
   SLUICE_RETURN_IF_ERROR(WriteReports(options.out_folder, run, summary));
   std::fputs(TextReport(summary).c_str(), stdout);
   std::printf("\nreports: %s/report.html (also .md, .json, .txt; raw: run.jsonl)\n\n", options.out_folder.c_str());
@@ -119,13 +133,32 @@ absl::StatusOr<Finished> Drive(const Context& context, const Args& args, const s
   return Finished{summary.exit_code(), options.out_folder, std::move(summary)};
 }
 
-int RunFile(const Context& context, const Args& args, const std::string& name) {
-  const auto path = FindScenario(name);
-  if (!path.ok()) return Fail(path.status());
-  const auto text = ReadTextFile(*path);
-  if (!text.ok()) return Fail(text.status());
-  const auto finished = Drive(context, args, *path, *text, fs::path(*path).stem().string());
+absl::StatusOr<Drive> FromFile(const Args& args, const std::string& name) {
+  Drive drive{
+      .out = args.Get("--out"), .baseline = args.Get("--baseline"), .save_baseline = args.Get("--save-baseline")};
+  SLUICE_ASSIGN_OR_RETURN(drive.file, FindScenario(name));
+  SLUICE_ASSIGN_OR_RETURN(drive.text, ReadTextFile(drive.file));
+  drive.name = fs::path(drive.file).stem().string();
+  return drive;
+}
+
+int ExitCode(const absl::StatusOr<Finished>& finished) {
   return finished.ok() ? finished->exit_code : Fail(finished.status());
+}
+
+// One scenario of the suite. Regression without a baseline measures one first: the same build against itself, which
+// says how much the machine varies.
+int RunOfSuite(const Context& context, const Args& args, const std::string& name) {
+  auto drive = FromFile(args, name);
+  if (!drive.ok()) return Fail(drive.status());
+  if (!drive->out.empty()) drive->out += "/" + name;
+  if (name == "regression" && drive->baseline.empty()) {
+    drive->baseline = (fs::temp_directory_path() / fmt::format("sluice-bench-baseline-{}.json", getpid())).string();
+    drive->save_baseline = drive->baseline;
+    if (const int code = ExitCode(RunOne(context, args, *drive)); code != kExitReached) return code;
+  }
+  drive->save_baseline.clear();
+  return ExitCode(RunOne(context, args, *drive));
 }
 
 const std::vector<Option>& EngineOptions() {
@@ -197,7 +230,8 @@ const Command& RunSpec() {
 
 int RunCommand(const Context& context, const Args& args) {
   if (args.operands().size() != 1) return Fail(absl::InvalidArgumentError("one SCENARIO is needed"));
-  return RunFile(context, args, args.operands()[0]);
+  const auto drive = FromFile(args, args.operands()[0]);
+  return drive.ok() ? ExitCode(RunOne(context, args, *drive)) : Fail(drive.status());
 }
 
 const Command& SuiteSpec() {
@@ -215,7 +249,7 @@ int SuiteCommand(const Context& context, const Args& args) {
   std::string table;
   for (const char* name : kSuite) {
     if (context.stop) break;
-    const int code = RunFile(context, args, name);
+    const int code = RunOfSuite(context, args, name);
     worst = std::max(worst, code);
     table += fmt::format("  {:<12} {}\n", name,
                          code == kExitReached   ? "reached"
@@ -238,16 +272,17 @@ const Command& EnginesSpec() {
 
 int EnginesCommand(const Context& context, const Args& args) {
   if (args.operands().size() != 1) return Fail(absl::InvalidArgumentError("one FILE is needed"));
-  const auto path = FindScenario(args.operands()[0]);
-  if (!path.ok()) return Fail(path.status());
-  const auto text = ReadTextFile(*path);
-  if (!text.ok()) return Fail(text.status());
-  const auto models = ReadComparison(*path, *text);
+  auto drive = FromFile(args, args.operands()[0]);
+  if (!drive.ok()) return Fail(drive.status());
+  const auto models = ReadComparison(drive->file, drive->text);
   if (!models.ok()) return Fail(models.status());
   int worst = kExitReached;
   for (const ComparisonModel& model : *models) {
     if (context.stop) return kExitInvalid;
-    const auto finished = Drive(context, args, *path, model.scenario_yaml, model.name);
+    drive->text = model.scenario_yaml;
+    drive->name = model.name;
+    drive->out = args.Has("--out") ? args.Get("--out") + "/" + model.name : "";
+    const auto finished = RunOne(context, args, *drive);
     if (!finished.ok()) return Fail(finished.status());
     const std::string json = finished->folder + "/comparison.json";
     if (const auto status = WriteFile(json, ComparisonJson(model, finished->summary)); !status.ok())
@@ -289,8 +324,7 @@ const Command& LoadSpecOf() {
 int LoadCommand(const Context& context, const Args& args) {
   const auto yaml = LoadYaml(args);
   if (!yaml.ok()) return Fail(yaml.status());
-  const auto finished = Drive(context, args, "options", *yaml, "load");
-  return finished.ok() ? finished->exit_code : Fail(finished.status());
+  return ExitCode(RunOne(context, args, {.file = "options", .text = *yaml, .name = "load", .out = args.Get("--out")}));
 }
 
 }  // namespace sluice::loadtest
