@@ -12,6 +12,8 @@ namespace {
 
 constexpr double kMemoryShare = 0.90, kRejectedShare = 0.05, kTimeoutShare = 0.05, kErrorShare = 0.10;
 constexpr double kCpuShare = 0.95, kDegradedTtftMs = 2000;
+constexpr size_t kFewestForSlope = 40;
+constexpr double kRise = 2;
 constexpr int64_t kFewest = 5;  // failures of a kind that say anything
 constexpr double kWindowSeconds = 10;
 
@@ -50,6 +52,14 @@ std::vector<const Record*> RecordsOf(const Run& run, const Cell& cell) {
     if (!r.warmup && r.arm == cell.arm && r.level == cell.level) records.push_back(&r);
   }
   return records;
+}
+
+// Of the second members; not empty.
+double MedianOf(const std::vector<std::pair<double, double>>& points) {
+  std::vector<double> values;
+  for (const auto& p : points) values.push_back(p.second);
+  std::sort(values.begin(), values.end());
+  return Percentile(values, 0.5);
 }
 
 // Relative growth over the whole span, from (seconds, value) points.
@@ -97,11 +107,16 @@ bool Saturated(const std::vector<const Record*>& records) {
     flight_at.push_back(1e-9 * static_cast<double>(when));
     flight.push_back(static_cast<double>(now));
   }
+  if (at.size() < kFewestForSlope) return false;
+  std::vector<std::pair<double, double>> by_time;
+  for (size_t i = 0; i < at.size(); ++i) by_time.emplace_back(at[i], ttft[i]);
+  std::sort(by_time.begin(), by_time.end());
   const Estimate of_ttft = Slope(at, ttft), of_flight = Slope(flight_at, flight);
   if (!of_ttft.known() || !of_flight.known() || !(of_ttft.low > 0) || !(of_flight.low > 0)) return false;
-  const auto [first, last] = std::minmax_element(at.begin(), at.end());
-  std::sort(ttft.begin(), ttft.end());
-  return of_ttft.value * (*last - *first) > 0.5 * Percentile(ttft, 0.5);
+  // Queues wander by themselves: the rise must also be large, from the first third of the requests to the last.
+  const size_t third = by_time.size() / 3;
+  return MedianOf({by_time.end() - static_cast<long>(third), by_time.end()}) >
+         kRise * MedianOf({by_time.begin(), by_time.begin() + static_cast<long>(third)});
 }
 
 std::string FailureMode(const Run& run, const Cell& cell) {

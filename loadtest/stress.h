@@ -15,9 +15,9 @@ namespace sluice::loadtest {
 //   admission_rejected  above 5 % RESOURCE_EXHAUSTED (HTTP 429)
 //   timeout             above 5 % DEADLINE_EXCEEDED
 //   high_error_rate     above 10 % failed
-//   saturated           in-flight and TTFT both rise through the level: their slopes' 95 % intervals are above 0 and
-//   TTFT
-//                       gains more than half its median (the test of guidellm's over-saturation detector)
+//   saturated           in-flight and TTFT both rise through the level: their slopes' 95 % intervals are above 0 (the
+//                       test of guidellm's over-saturation detector), and the median TTFT of the last third of at least
+//                       40 requests is more than twice that of the first
 //   resource_exhaustion CPU above 95 % of all cores and TTFT p95 above 2 s
 // Fewer than five failures of a kind say nothing. Timeouts come before the error rate, which they are part of.
 std::string FailureMode(const Run& run, const Cell& cell);

@@ -12,6 +12,8 @@
 namespace sluice::loadtest {
 namespace {
 
+constexpr int kPairsWanted = 5;        // DESIGN §8
+constexpr double kWidest = 2;          // an interval of a ratio that "holds" everything reaches nothing
 constexpr double kEqualWithin = 0.03;  // DESIGN §8: within 3 % is equal
 
 // Larger is better?
@@ -51,6 +53,11 @@ Estimate Judged(const CheckSpec& check, const std::string& arm, const Summary& s
     return {};
   }
   const Comparison c = Compare(*cell, *other, check.metric);
+  const int pairs = std::min(cell->blocks, other->blocks);
+  if (pairs < kPairsWanted || c.ratio.high > kWidest * c.ratio.low) {
+    *why =
+        fmt::format("too few or too noisy pairs ({}) for an interval that proves anything: judged by the point", pairs);
+  }
   if (!c.ratio.known()) *why = check.metric + " was not measured on both";
   return c.ratio;
 }
@@ -65,15 +72,18 @@ CheckResult Judge(const CheckSpec& check, const std::string& arm, const Summary&
   result.value = Judged(check, arm, summary, level, &result.note);
   if (!result.value.known()) return result;
   const auto verdict = [&](double limit) {
-    const Estimate& v = result.value;
+    Estimate v = result.value;
+    if (!result.note.empty()) v.low = v.high = kNan;
     const bool point = at_most ? v.value <= limit : v.value >= limit;
     if (!v.has_interval()) return point ? Verdict::kReached : Verdict::kMissed;
     if (at_most ? v.high <= limit : v.low >= limit) return Verdict::kBeaten;
     return (at_most ? v.low <= limit : v.high >= limit) ? Verdict::kReached : Verdict::kMissed;
   };
   result.verdict = verdict(result.limit);
-  if (check.has_stretch)
-    result.note = fmt::format("stretch {:g}: {}", check.stretch, VerdictName(verdict(check.stretch)));
+  if (check.has_stretch) {
+    result.note += fmt::format("{}stretch {:g}: {}", result.note.empty() ? "" : "; ", check.stretch,
+                               VerdictName(verdict(check.stretch)));
+  }
   return result;
 }
 

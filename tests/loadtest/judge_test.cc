@@ -218,6 +218,19 @@ TEST(Checks, ReachedMeansTheIntervalHoldsOrBeatsTheLimit) {
   EXPECT_EQ(verdict(mean.low - 1), Verdict::kMissed);
 }
 
+TEST(Checks, AnIntervalThatHoldsEverythingReachesNothing) {
+  Scenario scenario = Pair();
+  scenario.kind = Scenario::Kind::kMeasure;
+  scenario.checks = {{.metric = "ttft_mean_ms", .arm = "new", .versus = "old", .at_most = 0.9, .has_at_most = true}};
+  RunData two_pairs = PairedRun(1, 3);
+  std::erase_if(two_pairs.records, [](const Record& r) { return r.block > 1; });
+  const Summary summary = Summarize(two_pairs, scenario);
+  EXPECT_EQ(summary.checks.at(0).verdict, Verdict::kMissed);
+  EXPECT_THAT(summary.checks.at(0).note, HasSubstr("(2)"));
+  scenario.checks[0].at_most = 1.1;
+  EXPECT_EQ(Summarize(PairedRun(1, 3), scenario).checks.at(0).verdict, Verdict::kBeaten);
+}
+
 TEST(Cells, FormulasByHand) {
   Scenario scenario = OneArm();
   scenario.slo = {.ttft_ms = 45};
