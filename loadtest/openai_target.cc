@@ -100,8 +100,6 @@ OpenAiTarget::~OpenAiTarget() {
   }
   Wake();
   thread_.join();
-  idle_.clear();
-  curl_multi_cleanup(multi_);  // closes the connections, which calls OnSocket
   close(wake_);
   close(epoll_);
 }
@@ -151,7 +149,7 @@ int OpenAiTarget::OnTimeout(CURLM*, long timeout_ms, void* self) {
 }
 
 void OpenAiTarget::Run() {
-  sigset_t signals;
+  sigset_t signals;  // OpenSSL writes without MSG_NOSIGNAL
   sigemptyset(&signals);
   sigaddset(&signals, SIGPIPE);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
@@ -167,6 +165,8 @@ void OpenAiTarget::Run() {
     TakeMessages();
     RunTimers();
   }
+  idle_.clear();
+  curl_multi_cleanup(multi_);  // closes the connections, which calls OnSocket
 }
 
 // False when nothing will come any more.

@@ -1,6 +1,7 @@
 #include "tests/loadtest/fake_http_server.h"
 
 #include <arpa/inet.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -127,6 +128,10 @@ void FakeHttpServer::Accept() {
 }
 
 void FakeHttpServer::Serve(int socket) {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGPIPE);  // OpenSSL writes without MSG_NOSIGNAL
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   {
     const std::unique_ptr<SSL, decltype(&SSL_free)> ssl(tls_ == nullptr ? nullptr : SSL_new(tls_.get()), &SSL_free);
     if (ssl != nullptr) SSL_set_fd(ssl.get(), socket);

@@ -134,7 +134,7 @@ class KserveTargetTest : public testing::Test {
     return target_->Check(timeout);
   }
 
-  const SystemClock clock_;
+  SystemClock clock_;
   EventLoop loop_{clock_};
   FakeService service_;
   std::unique_ptr<grpc::Server> server_;

@@ -51,7 +51,7 @@ class OpenAiTargetTest : public testing::Test {
     return Send(*target_, std::move(request));
   }
 
-  const SystemClock clock_;
+  SystemClock clock_;
   EventLoop loop_{clock_};
   TargetOptions options_;
   std::unique_ptr<FakeHttpServer> server_;
