@@ -36,6 +36,7 @@ Json ToJson(const BlockSample& b) {
           {"lag_p50_ms", b.lag_p50_ms},
           {"lag_p99_ms", b.lag_p99_ms},
           {"cpu_percent", b.cpu_percent},
+          {"stopped", b.stopped},
           {"limited", b.limited}};
 }
 
@@ -87,6 +88,7 @@ BlockSample BlockOf(const Json& j) {
   j.at("lag_p50_ms").get_to(b.lag_p50_ms);
   j.at("lag_p99_ms").get_to(b.lag_p99_ms);
   j.at("cpu_percent").get_to(b.cpu_percent);
+  b.stopped = j.value("stopped", "");
   j.at("limited").get_to(b.limited);
   return b;
 }

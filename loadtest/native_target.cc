@@ -4,6 +4,7 @@
 #include <set>
 
 #include "absl/strings/str_join.h"
+#include "base/check.h"
 #include "base/mutex.h"
 #include "base/strings.h"
 #include "fmt/format.h"
@@ -75,6 +76,7 @@ class Call final : public grpc::ClientReadReactor<pb::GenerateResponse> {
   grpc::ClientContext context_;
   pb::GenerateRequest proto_;
   pb::GenerateResponse message_;
+  bool cancelled_ = false;
   bool holding_ = false;  // a slow reader keeps the call from ending under its timer
 };
 
@@ -96,6 +98,7 @@ class NativeTarget final : public Target {
   }
 
   void Start(Request request, Record* record, std::function<void()> done) override {
+    SLUICE_CHECK(opened_.ok(), "Check succeeded before");
     auto* call = new Call(*this, std::move(request), record, std::move(done));
     {
       MutexLock lock(mutex_);
@@ -165,6 +168,7 @@ void Call::OnReadDone(bool ok) {
   }
   if (request_.cancel_after_messages > 0 &&
       static_cast<int>(record_->token_ns.size()) >= request_.cancel_after_messages) {
+    cancelled_ = true;
     context_.TryCancel();
   }
   ReadNext();
@@ -181,6 +185,8 @@ void Call::OnDone(const grpc::Status& status) {
   record_->done_ns = target_.NowNs();
   record_->code = static_cast<absl::StatusCode>(status.error_code());
   record_->error = status.error_message();
+  // The server may have finished just before the planned cancel reached it.
+  if (cancelled_) record_->code = absl::StatusCode::kCancelled;
   record_->flags = Trailer(context_, "sluice-flags");
   if (record_->pipeline.empty()) record_->pipeline = Trailer(context_, "sluice-pipeline");
   NativeTarget& target = target_;

@@ -63,6 +63,7 @@ struct BlockSample {
   int64_t planned = 0, started = 0;       // requests
   double lag_p50_ms = 0, lag_p99_ms = 0;  // how late its event loop woke up
   double cpu_percent = 0;                 // of one core
+  std::string stopped;                    // why the block ended before its time; empty: it did not
   std::string limited;                    // why the block is client-limited; empty: it is not
 };
 

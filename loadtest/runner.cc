@@ -98,7 +98,11 @@ void Runner::Finished(State& s, const Planned& planned, Record& record) {
     ++s.failures;
     ++s.progress.failed;
     const double share = static_cast<double>(s.failures) / static_cast<double>(s.progress.done);
-    if (s.failures >= kErrorsBeforeGivingUp && share > scenario_.limits.max_error_rate) s.no_more = true;
+    if (s.failures >= kErrorsBeforeGivingUp && share > scenario_.limits.max_error_rate && !s.no_more) {
+      s.no_more = true;
+      s.sample.stopped = fmt::format("{} of {} requests failed (limits.max_error_rate), the last with {}: {}",
+                                     s.failures, s.progress.done, absl::StatusCodeToString(record.code), record.error);
+    }
   }
   const MonoTime done = epoch_ + Duration(record.done_ns);
   const std::string answer = std::move(record.text);

@@ -103,8 +103,12 @@ void CheckPipelines(const Scenario& scenario, Summary& summary) {
 
 void CheckValidity(const Run& run, const Scenario& scenario, Summary& summary) {
   for (const BlockSample& b : run.blocks) {
-    if (b.limited.empty()) continue;
     const std::string where = fmt::format("{}, block {}, level {}", b.arm, b.block, b.level);
+    if (!b.stopped.empty()) {
+      const bool expected = scenario.kind == Scenario::Kind::kStress;
+      (expected ? summary.notes : summary.invalid).push_back(fmt::format("{} ended early: {}", where, b.stopped));
+    }
+    if (b.limited.empty()) continue;
     if (scenario.kind == Scenario::Kind::kStress) {
       summary.notes.push_back(fmt::format("client-limited at {}: {}", where, b.limited));
     } else {

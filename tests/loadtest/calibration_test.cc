@@ -154,6 +154,9 @@ TEST(Calibration, AServerThatOnlyFailsEndsTheBlockEarly) {
             fmt::format("{}load: {{mode: constant, rate: 100, duration_s: 60, warmup_s: 0, blocks: 1}}", kPatient));
   EXPECT_LT(server.requests(), 200);
   EXPECT_GT(r.summary.cells.at(0).failed, 19);
+  EXPECT_EQ(r.summary.exit_code(), 2);
+  EXPECT_THAT(r.summary.invalid.at(0), HasSubstr("ended early: 20 of 20 requests failed"));
+  EXPECT_THAT(r.summary.invalid.at(0), HasSubstr("RESOURCE_EXHAUSTED: the fake server was told to"));
 }
 
 TEST(Calibration, CancelsAsPlannedAreNoFailuresAndSlowReadersMeasureNothing) {
