@@ -42,7 +42,7 @@ class Call final : public grpc::ClientBidiReactor<inference::ModelInferRequest, 
   KserveTarget& target_;
   const Request request_;
   Record* const record_;
-  const std::function<void()> done_;
+  std::function<void()> done_;
   grpc::ClientContext context_;
   inference::ModelInferRequest proto_;
   inference::ModelStreamInferResponse message_;
@@ -63,7 +63,7 @@ class KserveTarget final : public Target {
   }
   ~KserveTarget() override {
     MutexLock lock(mutex_);
-    while (!calls_.empty()) changed_.Wait(mutex_);
+    while (active_ > 0) changed_.Wait(mutex_);
   }
 
   void Start(Request request, Record* record, std::function<void()> done) override {
@@ -71,6 +71,7 @@ class KserveTarget final : public Target {
     {
       MutexLock lock(mutex_);
       calls_.insert(call);
+      ++active_;
     }
     const size_t turn = next_.fetch_add(1, std::memory_order_relaxed);
     call->Begin(stubs_.empty() ? nullptr : stubs_[turn % stubs_.size()].get(), opened_);
@@ -81,10 +82,15 @@ class KserveTarget final : public Target {
   }
   absl::Status Check(Duration timeout) override;
 
+  // The call can be cancelled no more.
   void Forget(Call* call) {
     MutexLock lock(mutex_);
     calls_.erase(call);
-    if (calls_.empty()) changed_.SignalAll();
+  }
+  // The call is gone, with its reference to the channel: had it the last one, gRPC would end in its own thread.
+  void Release() {
+    MutexLock lock(mutex_);
+    if (--active_ == 0) changed_.SignalAll();
   }
   std::string model() {
     MutexLock lock(mutex_);
@@ -114,6 +120,7 @@ class KserveTarget final : public Target {
   Mutex mutex_;
   CondVar changed_;
   std::set<Call*> calls_ ABSL_GUARDED_BY(mutex_);
+  int active_ ABSL_GUARDED_BY(mutex_) = 0;
   std::string model_ ABSL_GUARDED_BY(mutex_);
 };
 
@@ -176,9 +183,11 @@ void Call::End(const absl::Status& status) {
   record_->code = status.code();
   record_->error = std::string(status.message());
   KserveTarget& target = target_;
-  done_();
+  const std::function<void()> done = std::move(done_);
   target.Forget(this);
   delete this;
+  done();
+  target.Release();
 }
 
 template <typename Ask, typename Answer>

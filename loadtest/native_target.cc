@@ -72,7 +72,7 @@ class Call final : public grpc::ClientReadReactor<pb::GenerateResponse> {
   NativeTarget& target_;
   const Request request_;
   Record* const record_;
-  const std::function<void()> done_;
+  std::function<void()> done_;
   grpc::ClientContext context_;
   pb::GenerateRequest proto_;
   pb::GenerateResponse message_;
@@ -94,7 +94,7 @@ class NativeTarget final : public Target {
   }
   ~NativeTarget() override {
     MutexLock lock(mutex_);
-    while (!calls_.empty()) idle_.Wait(mutex_);
+    while (active_ > 0) idle_.Wait(mutex_);
   }
 
   void Start(Request request, Record* record, std::function<void()> done) override {
@@ -103,6 +103,7 @@ class NativeTarget final : public Target {
     {
       MutexLock lock(mutex_);
       calls_.insert(call);
+      ++active_;
     }
     call->Begin(*stubs_[next_.fetch_add(1, std::memory_order_relaxed) % stubs_.size()]);
   }
@@ -112,10 +113,15 @@ class NativeTarget final : public Target {
   }
   absl::Status Check(Duration timeout) override;
 
+  // The call can be cancelled no more.
   void Forget(Call* call) {
     MutexLock lock(mutex_);
     calls_.erase(call);
-    if (calls_.empty()) idle_.SignalAll();
+  }
+  // The call is gone, with its reference to the channel: had it the last one, gRPC would end in its own thread.
+  void Release() {
+    MutexLock lock(mutex_);
+    if (--active_ == 0) idle_.SignalAll();
   }
   int64_t NowNs() const { return (clock_.Now() - epoch_).count(); }
   const TargetOptions& options() const { return options_; }
@@ -134,6 +140,7 @@ class NativeTarget final : public Target {
   Mutex mutex_;
   CondVar idle_;
   std::set<Call*> calls_ ABSL_GUARDED_BY(mutex_);
+  int active_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 void Call::Begin(pb::InferenceService::Stub& stub) {
@@ -190,9 +197,11 @@ void Call::OnDone(const grpc::Status& status) {
   record_->flags = Trailer(context_, "sluice-flags");
   if (record_->pipeline.empty()) record_->pipeline = Trailer(context_, "sluice-pipeline");
   NativeTarget& target = target_;
-  done_();
+  const std::function<void()> done = std::move(done_);
   target.Forget(this);
   delete this;
+  done();
+  target.Release();
 }
 
 absl::Status NativeTarget::Check(Duration timeout) {
