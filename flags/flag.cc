@@ -42,7 +42,13 @@ std::string_view ReasonName(Reason reason) {
     case Reason::kEmergency:
       return "EMERGENCY";
     case Reason::kUnknownFlag:
-      return "UNKNOWN_FLAG";
+      return "FLAG_NOT_FOUND";
+    case Reason::kTargetingMatch:
+      return "TARGETING_MATCH";
+    case Reason::kDefault:
+      return "DEFAULT";
+    case Reason::kError:
+      return "ERROR";
   }
   SLUICE_CHECK(false, "a Reason outside its enum");
 }

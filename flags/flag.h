@@ -3,10 +3,14 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "base/clock.h"
+#include "nlohmann/json_fwd.hpp"
 
 namespace sluice::flags {
 
@@ -22,7 +26,10 @@ enum class Reason {
   kParentOut,            // the parent flag's percentage leaves this key out
   kTargetingKeyMissing,  // nothing to hash: out
   kEmergency,            // kill switch or rollback_to_baseline
-  kUnknownFlag,
+  kUnknownFlag,          // no such flag
+  kTargetingMatch,       // a rule, or the allow or deny list, decided
+  kDefault,              // targeting was asked and left it to the default variant
+  kError,                // the definition could not be evaluated: out, or the code's default
 };
 std::string_view ReasonName(Reason reason);  // "SPLIT", "STATIC", "DISABLED", ...
 
@@ -35,6 +42,15 @@ inline constexpr std::string_view kQosPolicy = "qos_policy";
 
 // Rollout share in 0.01 % steps: 0..10000. YAML writes percent with up to two decimals.
 using RolloutBps = uint32_t;
+
+// One of the values that a flag can take.
+struct Variant {
+  std::string name;                             // "on", "off", "treatment-b"
+  std::shared_ptr<const nlohmann::json> value;  // not null: bool, number, string or object
+  uint32_t weight = 0;  // share of the keys that are in, relative to the other variants' weights
+};
+
+class Targeting;
 
 struct Flag {
   std::string key;
@@ -49,10 +65,21 @@ struct Flag {
   std::map<std::string, bool> features;  // sub-switches: warmup_queue, speculation, kv_prep
 };
 
-// Everything that one evaluation may look at. Views: valid for the call only.
+// The request's headers, as rules see them. Thread-safety: immutable during the evaluation.
+class HeaderSource {
+ public:
+  virtual ~HeaderSource() = default;
+  // The first value of header `name` (lower case); empty when absent.
+  virtual std::string_view Header(std::string_view name) const = 0;
+};
+
+// Everything that one evaluation may look at. Views and pointers: valid for the call only.
 struct EvaluationContext {
   std::string_view targeting_key;  // user, else conversation, else request id; chosen by the caller
   std::string_view tenant, user, model, qos_class;
+  const HeaderSource* headers = nullptr;       // null: no headers
+  const nlohmann::json* attributes = nullptr;  // an object: what an OpenFeature client sent, whole; null: the above
+  WallTime now{};                              // for schedules and `$flagd.timestamp`
 };
 
 // Frozen for a request's life. The view `flag` points into the FlagSet (for an unknown flag: at the name asked for),

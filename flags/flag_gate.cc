@@ -12,7 +12,7 @@
 namespace sluice::flags {
 namespace {
 
-constexpr size_t kReasons = static_cast<size_t>(Reason::kUnknownFlag) + 1;
+constexpr size_t kReasons = static_cast<size_t>(Reason::kError) + 1;
 
 // The counters of one flag, found without a lock: [reason][in]. Only a split or static decision can be in.
 class EvaluationCounters {

@@ -87,7 +87,7 @@ TEST(FlagGateTest, MissingWellKnownFlagsAreOut) {
   MetricsRegistry metrics;
   FlagGate gate(*FlagSet::Create({}, 1), metrics);
   EXPECT_EQ(Explain(gate.Decide({.targeting_key = "a"}).qos_policy),
-            "qos_policy=off;reason=UNKNOWN_FLAG;layer=default;epoch=1");
+            "qos_policy=off;reason=FLAG_NOT_FOUND;layer=default;epoch=1");
 }
 
 TEST(FlagGateTest, Metrics) {

@@ -101,7 +101,7 @@ TEST(FlagSetTest, DisabledWinsOverPercentage) {
 
 TEST(FlagSetTest, UnknownFlagIsOut) {
   EXPECT_EQ(Explain(Ask(*Make(Seeds(10000, 10000, 10000)), "nope")),
-            "nope=off;reason=UNKNOWN_FLAG;layer=default;epoch=7");
+            "nope=off;reason=FLAG_NOT_FOUND;layer=default;epoch=7");
 }
 
 TEST(FlagSetTest, HashVersion1CountsHundredBuckets) {

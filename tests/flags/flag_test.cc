@@ -28,7 +28,7 @@ TEST(ExplainTest, BucketZeroIsShown) {
 
 TEST(ExplainTest, NothingHashedShowsNoBucket) {
   const Decision d{.flag = "nope", .epoch = 9};
-  EXPECT_EQ(Explain(d), "nope=off;reason=UNKNOWN_FLAG;layer=default;epoch=9");
+  EXPECT_EQ(Explain(d), "nope=off;reason=FLAG_NOT_FOUND;layer=default;epoch=9");
 }
 
 TEST(ExplainTest, DryRunIsMarked) {
