@@ -63,6 +63,9 @@ struct Flag {
   Layer layer = Layer::kFile;  // who set `enabled`
   Layer rollout_layer = Layer::kFile;    // who set `rollout_bps`
   std::map<std::string, bool> features;  // sub-switches: warmup_queue, speculation, kv_prep
+  std::vector<Variant> variants;         // empty: on and off
+  // Picks the variant by a program of its own; the percentage above is then inert. Its variants are its own.
+  std::shared_ptr<const Targeting> targeting;
 };
 
 // The request's headers, as rules see them. Thread-safety: immutable during the evaluation.
@@ -82,13 +85,14 @@ struct EvaluationContext {
   WallTime now{};                              // for schedules and `$flagd.timestamp`
 };
 
-// Frozen for a request's life. The view `flag` points into the FlagSet (for an unknown flag: at the name asked for),
-// so keep the snapshot alive while using it.
+// Frozen for a request's life. Its views and `variant_value` point into the FlagSet (`flag` of an unknown flag: at the
+// name asked for), so keep the snapshot alive while using it.
 struct Decision {
   std::string_view flag;
   bool in = false;                   // the request gets the feature
   bool dry_run = false;              // in, but only the log may notice (the flag or one of its parents is in dry_run)
-  std::string_view variant = "off";  // "on" | "off"
+  std::string_view variant = "off";  // "on" | "off", or the name of *variant_value
+  const Variant* variant_value = nullptr;  // null: the flag has no variants, or the default in the caller's code holds
   Reason reason = Reason::kUnknownFlag;
   Layer layer = Layer::kDefault;
   int32_t bucket = -1;     // 0..9999 (hash_version 1: 0..99); -1: nothing was hashed; kParentOut: the parent's

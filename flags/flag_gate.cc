@@ -14,7 +14,12 @@ namespace {
 
 constexpr size_t kReasons = static_cast<size_t>(Reason::kError) + 1;
 
-// The counters of one flag, found without a lock: [reason][in]. Only a split or static decision can be in.
+bool CanBeIn(Reason reason) {
+  return reason == Reason::kSplit || reason == Reason::kStatic || reason == Reason::kTargetingMatch ||
+         reason == Reason::kDefault;
+}
+
+// The counters of one flag, found without a lock: [reason][in].
 class EvaluationCounters {
  public:
   EvaluationCounters(Family<Counter>& family, std::string_view flag) {
@@ -22,13 +27,11 @@ class EvaluationCounters {
       const Reason reason = static_cast<Reason>(r);
       const std::string name(ReasonName(reason));
       counters_[r][0] = &family.With({std::string(flag), "off", name});
-      if (reason == Reason::kSplit || reason == Reason::kStatic) {
-        counters_[r][1] = &family.With({std::string(flag), "on", name});
-      }
+      if (CanBeIn(reason)) counters_[r][1] = &family.With({std::string(flag), "on", name});
     }
   }
   void Count(const Decision& decision) const {
-    counters_[static_cast<size_t>(decision.reason)][decision.in ? 1 : 0]->Add();
+    counters_[static_cast<size_t>(decision.reason)][decision.in && CanBeIn(decision.reason) ? 1 : 0]->Add();
   }
 
  private:
@@ -36,6 +39,23 @@ class EvaluationCounters {
 };
 
 }  // namespace
+
+struct FlagGate::Subscribers {
+  Mutex mu;  // held for a whole Swap, so that callbacks see each change once and in order
+  std::vector<std::shared_ptr<const ChangeCallback>> callbacks ABSL_GUARDED_BY(mu);
+};
+
+FlagGate::Subscription& FlagGate::Subscription::operator=(Subscription other) noexcept {
+  std::swap(subscribers_, other.subscribers_);
+  std::swap(callback_, other.callback_);
+  return *this;
+}
+
+FlagGate::Subscription::~Subscription() {
+  if (subscribers_ == nullptr) return;
+  MutexLock lock(subscribers_->mu);
+  std::erase(subscribers_->callbacks, callback_);
+}
 
 // std::atomic<std::shared_ptr> of libstdc++ hides a spin lock, so this publishes a plain pointer to a Version. A reader
 // is registered in `readers` while it follows the pointer; a writer frees old versions only when it sees no reader
@@ -81,6 +101,7 @@ struct FlagGate::Impl {
   Gauge& epoch;
   Family<Counter>& reloads;
   Family<Gauge>& rollout_ratio;
+  const std::shared_ptr<Subscribers> subscribers = std::make_shared<Subscribers>();
   const EvaluationCounters phase5, ttft_pipeline, qos_policy;
   Counter& reload_ok;
   Counter& reload_failed;
@@ -114,8 +135,20 @@ std::shared_ptr<const FlagSet> FlagGate::snapshot() const { return impl_->Load()
 
 void FlagGate::Swap(std::shared_ptr<const FlagSet> next) {
   SLUICE_CHECK(next != nullptr, "the gate always has a set");
-  impl_->Publish(std::move(next));
+  MutexLock lock(impl_->subscribers->mu);
+  const std::shared_ptr<const FlagSet> before = impl_->Load();
+  impl_->Publish(next);
   impl_->reload_ok.Add();
+  for (const auto& callback : impl_->subscribers->callbacks) (*callback)(before, next);
+}
+
+FlagGate::Subscription FlagGate::OnChange(ChangeCallback callback) {
+  Subscription subscription;
+  subscription.subscribers_ = impl_->subscribers;
+  subscription.callback_ = std::make_shared<const ChangeCallback>(std::move(callback));
+  MutexLock lock(impl_->subscribers->mu);
+  impl_->subscribers->callbacks.push_back(subscription.callback_);
+  return subscription;
 }
 
 void FlagGate::CountFailedReload() { impl_->reload_failed.Add(); }

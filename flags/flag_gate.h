@@ -1,6 +1,7 @@
 // The gate that every request passes: the current FlagSet behind an atomic pointer.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string_view>
 
@@ -26,15 +27,39 @@ class FlagGate {
   RequestDecisions Decide(const EvaluationContext& context) const;
   std::shared_ptr<const FlagSet> snapshot() const;
 
-  // Replaces the whole set at once. The caller validated it and chose the epoch (current + 1).
+  // Replaces the whole set at once. The caller validated it and chose the epoch (current + 1). Returns after the
+  // callbacks of OnChange.
   void Swap(std::shared_ptr<const FlagSet> next);
+
+  // Called on the writer's thread after each Swap, one call at a time. It must not block, call Swap or end a
+  // Subscription.
+  using ChangeCallback =
+      std::function<void(const std::shared_ptr<const FlagSet>& before, const std::shared_ptr<const FlagSet>& after)>;
+  // Ends with the Subscription, whose destructor waits for a running callback. It may outlive the gate.
+  class Subscription;
+  [[nodiscard]] Subscription OnChange(ChangeCallback callback);
 
   // Counts a reload that was refused as a whole; the current set stays.
   void CountFailedReload();
 
  private:
   struct Impl;
+  struct Subscribers;
   std::unique_ptr<Impl> impl_;
+};
+
+// Thread-safety: one thread at a time.
+class FlagGate::Subscription {
+ public:
+  Subscription() = default;
+  Subscription(Subscription&& other) noexcept = default;
+  Subscription& operator=(Subscription other) noexcept;
+  ~Subscription();
+
+ private:
+  friend class FlagGate;
+  std::shared_ptr<Subscribers> subscribers_;  // null: none
+  std::shared_ptr<const ChangeCallback> callback_;
 };
 
 }  // namespace sluice::flags

@@ -6,7 +6,9 @@
 
 #include "base/status.h"
 #include "flags/bucket.h"
+#include "flags/targeting.h"
 #include "fmt/format.h"
+#include "nlohmann/json.hpp"
 
 namespace sluice::flags {
 namespace {
@@ -20,6 +22,10 @@ std::string Percent(double share) { return fmt::format("{:.6g} %", share * 100);
 int FindByKey(const std::vector<Flag>& flags, std::string_view key) {
   const auto it = std::find_if(flags.begin(), flags.end(), [&](const Flag& f) { return f.key == key; });
   return it == flags.end() ? -1 : static_cast<int>(it - flags.begin());
+}
+
+bool IsIn(const Variant& variant) {
+  return variant.value->is_boolean() ? variant.value->get<bool>() : variant.name != "off";
 }
 
 // The cycle of parents that starts and ends at flag `start` ("a -> b -> a"), or empty.
@@ -127,7 +133,13 @@ Decision FlagSet::EvaluateAt(int index, const EvaluationContext& context, const 
     }
     d.dry_run = parent.dry_run;
   }
-  if (flag.rollout_bps == 0 || flag.rollout_bps == kBuckets) {
+  if (flag.targeting != nullptr) {
+    const Targeting::Result result = flag.targeting->Evaluate(flag.key, context);
+    d.reason = result.reason;
+    d.layer = flag.layer;
+    d.variant_value = result.variant;
+    d.in = result.variant != nullptr && IsIn(*result.variant);
+  } else if (flag.rollout_bps == 0 || flag.rollout_bps == kBuckets) {
     d.reason = Reason::kStatic;
     d.in = flag.rollout_bps != 0;
   } else if (context.targeting_key.empty()) {
@@ -139,7 +151,7 @@ Decision FlagSet::EvaluateAt(int index, const EvaluationContext& context, const 
     d.threshold = v1 ? flag.rollout_bps / kBpsPerPercent : flag.rollout_bps;
     d.in = static_cast<uint32_t>(d.bucket) < d.threshold;
   }
-  d.variant = d.in ? "on" : "off";
+  d.variant = d.variant_value != nullptr ? std::string_view(d.variant_value->name) : d.in ? "on" : "off";
   d.dry_run = d.in && (d.dry_run || flag.dry_run);
   return d;
 }

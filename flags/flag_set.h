@@ -29,6 +29,7 @@ class FlagSet {
   // Pure; no allocation, no lock. An unknown flag is out with kUnknownFlag. Nested: a child is in only when its parent
   // is in *and* its own percentage takes the key. `parent`: this set's decision on the flag's parent for the same
   // context, when it is known already (spares a hash); any other flag's decision is not looked at.
+  // A flag with `targeting` may allocate; it is in when its variant's value is true, or no bool and not named "off".
   Decision Evaluate(std::string_view flag, const EvaluationContext& context, const Decision* parent = nullptr) const;
 
   // True when the decision is in (and not dry_run) and the flag's sub-switch is on.

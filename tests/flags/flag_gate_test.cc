@@ -112,6 +112,50 @@ TEST(FlagGateTest, Metrics) {
   EXPECT_EQ(Value(metrics, "sluice_flag_reloads_total", {"failed"}), 1);
 }
 
+TEST(FlagGateTest, ChangesAreToldInOrderUntilTheSubscriptionEnds) {
+  MetricsRegistry metrics;
+  std::vector<std::string> told;
+  FlagGate::Subscription outlives;
+  {
+    FlagGate gate(Make(0, 1), metrics);
+    const auto note = [&](const auto& before, const auto& after) {
+      EXPECT_EQ(gate.snapshot(), after);
+      told.push_back(fmt::format("{}->{}", before->epoch(), after->epoch()));
+    };
+    outlives = gate.OnChange(note);
+    {
+      const FlagGate::Subscription second = gate.OnChange(note);
+      gate.Swap(Make(1, 2));
+    }
+    gate.Swap(Make(2, 3));
+  }
+  EXPECT_EQ(told, (std::vector<std::string>{"1->2", "1->2", "2->3"}));
+}
+
+TEST(FlagGateTest, EndingASubscriptionWaitsForItsCallback) {
+  MetricsRegistry metrics;
+  FlagGate gate(Make(0, 1), metrics);
+  std::atomic<bool> inside{false}, leave{false};
+  auto subscription = std::make_unique<FlagGate::Subscription>(gate.OnChange([&](const auto&, const auto&) {
+    inside = true;
+    inside.notify_all();
+    leave.wait(false);
+    inside = false;
+  }));
+  std::thread writer([&] { gate.Swap(Make(1, 2)); });
+  inside.wait(false);
+  std::thread ender([&] {
+    subscription.reset();
+    EXPECT_FALSE(inside) << "still running";
+  });
+  leave = true;
+  leave.notify_all();
+  writer.join();
+  ender.join();
+  gate.Swap(Make(2, 3));
+  EXPECT_FALSE(inside) << "called after its end";
+}
+
 // Each request sees one whole set: even epochs put everybody in, odd ones nobody.
 TEST(FlagGateTest, SwapsUnderRunningRequests) {
   MetricsRegistry metrics;

@@ -3,7 +3,9 @@
 #include <string>
 
 #include "flags/bucket.h"
+#include "flags/targeting.h"
 #include "fmt/format.h"
+#include "nlohmann/json.hpp"
 #include "tests/support/status_matchers.h"
 
 namespace sluice::flags {
@@ -149,6 +151,48 @@ TEST(FlagSetTest, DisabledParentMakesChildrenInert) {
 
 TEST(FlagSetTest, ParentAtZeroKeepsChildrenOut) {
   EXPECT_EQ(Ask(*Make(Seeds(0, 10000, 10000)), "qos_policy").reason, Reason::kParentOut);
+}
+
+// Gives each key the variant of that name.
+class ByKey : public Targeting {
+ public:
+  explicit ByKey(std::vector<Variant> variants) : variants_(std::move(variants)) {}
+  Result Evaluate(std::string_view flag_key, const EvaluationContext& context) const override {
+    EXPECT_EQ(flag_key, "f");
+    for (const Variant& variant : variants_) {
+      if (variant.name == context.targeting_key) return {.variant = &variant, .reason = Reason::kTargetingMatch};
+    }
+    return {.reason = Reason::kDefault};
+  }
+
+ private:
+  std::vector<Variant> variants_;
+};
+
+TEST(FlagSetTest, TargetingPicksTheVariant) {
+  const auto variant = [](std::string name, const nlohmann::json& value) {
+    return Variant{.name = std::move(name), .value = std::make_shared<const nlohmann::json>(value)};
+  };
+  FlagSetSpec spec = {.flags = {On("top", 10000), On("f", 0, "top")}};
+  spec.flags[1].targeting = std::make_shared<ByKey>(
+      std::vector{variant("yes", true), variant("no", false), variant("off", "text"), variant("other", 0)});
+  const auto set = Make(spec);
+  EXPECT_EQ(Explain(Ask(*set, "f", "yes")), "f=yes;reason=TARGETING_MATCH;layer=file;epoch=7");
+  EXPECT_EQ(*Ask(*set, "f", "yes").variant_value->value, true);
+  EXPECT_TRUE(Ask(*set, "f", "yes").in);
+  EXPECT_FALSE(Ask(*set, "f", "no").in);
+  EXPECT_FALSE(Ask(*set, "f", "off").in);
+  EXPECT_TRUE(Ask(*set, "f", "other").in);
+  EXPECT_EQ(Explain(Ask(*set, "f", "nobody")), "f=off;reason=DEFAULT;layer=file;epoch=7");
+  EXPECT_EQ(Ask(*set, "f", "nobody").variant_value, nullptr);
+
+  spec.flags[0].rollout_bps = 0;
+  EXPECT_EQ(Explain(Ask(*Make(spec), "f", "yes")), "f=off;reason=PARENT_OUT;layer=file;epoch=7");
+  spec.flags[0].rollout_bps = 10000;
+  spec.flags[1].enabled = false;
+  EXPECT_EQ(Ask(*Make(spec), "f", "yes").reason, Reason::kDisabled);
+  spec.kill_switch = true;
+  EXPECT_EQ(Ask(*Make(spec), "f", "yes").reason, Reason::kEmergency);
 }
 
 TEST(FlagSetTest, DryRunIsInForTheLogOnlyAndInherited) {
