@@ -46,7 +46,7 @@ function(sluice_binary)
   target_link_libraries(${ARG_NAME} PRIVATE sluice_compile_options ${ARG_DEPS})
 endfunction()
 
-# sluice_test(NAME <target> SRCS ... DEPS ... [LABEL unit|integration|sim|fault|model|tidy] [TIMEOUT seconds])
+# sluice_test(NAME <target> SRCS ... DEPS ... [LABEL unit|integration|sim|fault|model|timing|tidy] [TIMEOUT seconds])
 # One ctest entry per gtest case.
 function(sluice_test)
   cmake_parse_arguments(ARG "" "NAME;LABEL;TIMEOUT" "SRCS;DEPS" ${ARGN})
@@ -64,6 +64,8 @@ function(sluice_test)
   set(lock)
   if(ARG_LABEL STREQUAL "model")
     set(lock RESOURCE_LOCK model)  # they compute with every core: one at a time
+  elseif(ARG_LABEL STREQUAL "timing")
+    set(lock RUN_SERIAL ON)  # what is late beside others would be taken for wrong
   endif()
   gtest_discover_tests(${ARG_NAME}
     WORKING_DIRECTORY ${CMAKE_SOURCE_DIR}

@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-
-#include "absl/strings/str_split.h"
+#include <numeric>
 
 namespace sluice::loadtest {
 namespace {
@@ -54,30 +53,26 @@ Latency LatencyOf(std::vector<double> values) {
   return l;
 }
 
-// Gaps of one request are not independent: intervals by resampling requests.
-Latency GapLatency(const std::vector<const Record*>& records, uint64_t seed) {
-  std::vector<std::vector<float>> groups;
-  std::vector<double> all, means;
-  for (const Record* r : records) {
-    if (r->token_ns.size() < 2) continue;
-    std::vector<float>& gaps = groups.emplace_back();
-    double sum = 0;
-    for (size_t i = 1; i < r->token_ns.size(); ++i) {
-      gaps.push_back(static_cast<float>(Ms(r->token_ns[i] - r->token_ns[i - 1])));
-      all.push_back(gaps.back());
-      sum += gaps.back();
-    }
-    means.push_back(sum / static_cast<double>(gaps.size()));
+std::vector<float> GapsOf(const Record& r) {
+  std::vector<float> gaps;
+  for (size_t i = 1; i < r.token_ns.size(); ++i) {
+    gaps.push_back(static_cast<float>(Ms(r.token_ns[i] - r.token_ns[i - 1])));
   }
-  Latency l = LatencyOf(std::move(all));
-  if (groups.empty()) return l;
+  return gaps;
+}
+
+// Gaps of one request are not independent: intervals by resampling requests.
+void AddGroupedIntervals(const std::vector<std::vector<float>>& groups, uint64_t seed, Latency& l) {
+  std::vector<double> means;
+  for (const std::vector<float>& gaps : groups) {
+    means.push_back(std::accumulate(gaps.begin(), gaps.end(), 0.0) / static_cast<double>(gaps.size()));
+  }
   const double pooled = l.mean.value;
   const Estimate of_means = MeanEstimate(means);  // width between requests, around the pooled mean
   l.mean = {pooled, of_means.low + pooled - of_means.value, of_means.high + pooled - of_means.value};
   for (size_t i = 0; i < kPercentiles.size(); ++i) {
     l.percentiles[i] = GroupedPercentile(groups, kPercentiles[i] / 100.0, seed);
   }
-  return l;
 }
 
 int64_t PeakConcurrency(const std::vector<const Record*>& records) {
@@ -135,7 +130,8 @@ void AddRates(const std::vector<const Record*>& records, const SloSpec& slo, Cel
       static_cast<double>(good) / static_cast<double>(std::max<int64_t>(1, cell.requests - cell.cancelled));
 }
 
-void AddLatencies(const std::vector<const Record*>& records, uint64_t seed, Cell& cell) {
+// `grouped`: the gaps' intervals, which cost more than all the rest.
+void AddLatencies(const std::vector<const Record*>& records, bool grouped, uint64_t seed, Cell& cell) {
   std::vector<const Record*> succeeded;
   for (const Record* r : records) {
     if (r->ok() && !r->slow_reader) succeeded.push_back(r);  // a slow reader measures itself
@@ -147,7 +143,16 @@ void AddLatencies(const std::vector<const Record*>& records, uint64_t seed, Cell
     }
     if (!values.empty()) cell.latencies[metric.name] = LatencyOf(std::move(values));
   }
-  if (Latency gaps = GapLatency(succeeded, seed); gaps.count > 0) cell.latencies[kItl] = gaps;
+  std::vector<std::vector<float>> groups;
+  std::vector<double> all;
+  for (const Record* r : succeeded) {
+    if (r->token_ns.size() < 2) continue;
+    groups.push_back(GapsOf(*r));
+    all.insert(all.end(), groups.back().begin(), groups.back().end());
+  }
+  if (all.empty()) return;
+  Latency& gaps = cell.latencies[kItl] = LatencyOf(std::move(all));
+  if (grouped) AddGroupedIntervals(groups, seed, gaps);
 }
 
 void AddEcdf(const std::vector<const Record*>& records, Cell& cell) {
@@ -199,7 +204,7 @@ Cell MakeCell(const Run& run, const Scenario& scenario, const std::string& arm, 
   Cell cell{.arm = arm, .level = level};
   CountOutcomes(records, cell);
   AddRates(records, scenario.slo, cell);
-  AddLatencies(records, scenario.seed, cell);
+  AddLatencies(records, /*grouped=*/true, scenario.seed, cell);
   AddEcdf(records, cell);
   cell.peak_concurrency = PeakConcurrency(records);
   AddResources(run, cell);
@@ -215,21 +220,7 @@ void AddPerBlock(const Scenario& scenario, const std::vector<const Record*>& rec
     Cell c{.arm = cell.arm, .level = cell.level};
     CountOutcomes(of_block, c);
     AddRates(of_block, scenario.slo, c);
-    // Without intervals: they would cost more than all the rest.
-    for (const Metric& metric : Metrics()) {
-      std::vector<double> values;
-      for (const Record* r : of_block) {
-        if (const double v = metric.value(*r); r->ok() && !r->slow_reader && v == v) values.push_back(v);
-      }
-      if (!values.empty()) c.latencies[metric.name] = LatencyOf(std::move(values));
-    }
-    std::vector<double> gaps;
-    for (const Record* r : of_block) {
-      for (size_t i = 1; r->ok() && !r->slow_reader && i < r->token_ns.size(); ++i) {
-        gaps.push_back(Ms(r->token_ns[i] - r->token_ns[i - 1]));
-      }
-    }
-    if (!gaps.empty()) c.latencies[kItl] = LatencyOf(std::move(gaps));
+    AddLatencies(of_block, /*grouped=*/false, scenario.seed, c);
     alone.push_back(std::move(c));
   }
   for (const std::string& name : ScalarNames()) {
@@ -287,6 +278,11 @@ std::vector<std::string> ScalarNames() {
     for (const int p : kPercentiles) names.push_back(stem + "_p" + std::to_string(p) + "_ms");
   }
   return names;
+}
+
+bool MoreIsBetter(const std::string& scalar) {
+  return scalar.ends_with("_per_s") || scalar == "goodput_share" || scalar == "success_rate" ||
+         scalar == "peak_concurrency";
 }
 
 bool IsScalar(const std::string& metric) {

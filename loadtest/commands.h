@@ -5,6 +5,7 @@
 #include <atomic>
 #include <string>
 
+#include "absl/status/status.h"
 #include "base/args.h"
 
 namespace sluice::loadtest {
@@ -17,6 +18,9 @@ struct Context {
 };
 
 const Program& BenchProgram();
+
+// Says on stderr what is wrong; returns the exit code that goes with it.
+int Fail(const absl::Status& status);
 
 int LoadCommand(const Context& context, const Args& args);
 int RunCommand(const Context& context, const Args& args);

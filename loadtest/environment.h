@@ -10,7 +10,7 @@ namespace sluice::loadtest {
 // commit (of the checkout that we run in, with "+" when files were changed), sluice_version.
 std::map<std::string, std::string> DescribeMachine();
 
-// SHA-256 of a file, or "" when it cannot be read.
-std::string HashOfFile(const std::string& path);
+// Now, as "2026-01-31T12:00:00Z".
+std::string UtcTime();
 
 }  // namespace sluice::loadtest

@@ -1,9 +1,6 @@
 #include "loadtest/grpc_channels.h"
 
-#include <fstream>
-#include <sstream>
-
-#include "base/status.h"
+#include "base/files.h"
 #include "fmt/format.h"
 
 namespace sluice::loadtest {
@@ -16,11 +13,11 @@ absl::StatusOr<std::vector<std::shared_ptr<grpc::Channel>>> OpenChannels(const T
   if (tls) {
     grpc::SslCredentialsOptions ssl;
     if (!options.ca_file.empty()) {
-      std::ifstream file(options.ca_file);
-      std::stringstream text;
-      text << file.rdbuf();
-      if (!file) return absl::InvalidArgumentError(fmt::format("cannot read the CA file {}", options.ca_file));
-      ssl.pem_root_certs = text.str();
+      auto text = ReadTextFile(options.ca_file);
+      if (!text.ok()) {
+        return absl::InvalidArgumentError(fmt::format("the CA file {}", std::string(text.status().message())));
+      }
+      ssl.pem_root_certs = *std::move(text);
     }
     credentials = grpc::SslCredentials(ssl);
   }

@@ -3,11 +3,14 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "base/mutex.h"
 #include "loadtest/target.h"
 
 namespace sluice::loadtest {
@@ -24,5 +27,42 @@ absl::Status ToAbslStatus(const grpc::Status& status);
 
 // Waits until a connection stands or is refused. UNAVAILABLE saying what was tried.
 absl::Status WaitForChannel(grpc::Channel& channel, const std::string& url, Duration timeout);
+
+// The calls that a target has under way; its destructor waits for their end, so it is a target's last member: had a
+// call the last reference to a channel, gRPC 1.51 would end in its own thread. Thread-safe. `Call` has Cancel().
+template <typename Call>
+class CallRegistry {
+ public:
+  ~CallRegistry() {
+    MutexLock lock(mutex_);
+    while (active_ > 0) idle_.Wait(mutex_);
+  }
+  void Add(Call* call) {
+    MutexLock lock(mutex_);
+    calls_.insert(call);
+    ++active_;
+  }
+  void CancelAll() {
+    MutexLock lock(mutex_);
+    for (Call* call : calls_) call->Cancel();
+  }
+  // Deletes the call and then says so. The target may be on its way out: nothing of it is touched afterwards.
+  void End(Call* call, const std::function<void()>& done) {
+    {
+      MutexLock lock(mutex_);
+      calls_.erase(call);
+    }
+    delete call;
+    done();
+    MutexLock lock(mutex_);
+    if (--active_ == 0) idle_.SignalAll();
+  }
+
+ private:
+  Mutex mutex_;
+  CondVar idle_;
+  std::set<Call*> calls_ ABSL_GUARDED_BY(mutex_);  // those that can still be cancelled
+  int active_ ABSL_GUARDED_BY(mutex_) = 0;         // those that may hold a channel
+};
 
 }  // namespace sluice::loadtest

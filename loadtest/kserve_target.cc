@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <optional>
-#include <set>
 
 #include "absl/strings/str_join.h"
 #include "base/mutex.h"
@@ -61,37 +60,17 @@ class KserveTarget final : public Target {
     channels_ = *std::move(channels);
     for (const auto& channel : channels_) stubs_.push_back(Service::NewStub(channel));
   }
-  ~KserveTarget() override {
-    MutexLock lock(mutex_);
-    while (active_ > 0) changed_.Wait(mutex_);
-  }
 
   void Start(Request request, Record* record, std::function<void()> done) override {
     auto* call = new Call(*this, std::move(request), record, std::move(done));
-    {
-      MutexLock lock(mutex_);
-      calls_.insert(call);
-      ++active_;
-    }
+    calls_.Add(call);
     const size_t turn = next_.fetch_add(1, std::memory_order_relaxed);
     call->Begin(stubs_.empty() ? nullptr : stubs_[turn % stubs_.size()].get(), opened_);
   }
-  void CancelAll() override {
-    MutexLock lock(mutex_);
-    for (Call* call : calls_) call->Cancel();
-  }
+  void CancelAll() override { calls_.CancelAll(); }
   absl::Status Check(Duration timeout) override;
 
-  // The call can be cancelled no more.
-  void Forget(Call* call) {
-    MutexLock lock(mutex_);
-    calls_.erase(call);
-  }
-  // The call is gone, with its reference to the channel: had it the last one, gRPC would end in its own thread.
-  void Release() {
-    MutexLock lock(mutex_);
-    if (--active_ == 0) changed_.SignalAll();
-  }
+  CallRegistry<Call>& calls() { return calls_; }
   std::string model() {
     MutexLock lock(mutex_);
     return model_;
@@ -119,9 +98,8 @@ class KserveTarget final : public Target {
   std::atomic<size_t> next_{0};
   Mutex mutex_;
   CondVar changed_;
-  std::set<Call*> calls_ ABSL_GUARDED_BY(mutex_);
-  int active_ ABSL_GUARDED_BY(mutex_) = 0;
   std::string model_ ABSL_GUARDED_BY(mutex_);
+  CallRegistry<Call> calls_;  // last: ends before the channels do
 };
 
 void Call::Begin(Service::Stub* stub, const absl::Status& opened) {
@@ -182,12 +160,8 @@ void Call::End(const absl::Status& status) {
   record_->done_ns = target_.NowNs();
   record_->code = status.code();
   record_->error = std::string(status.message());
-  KserveTarget& target = target_;
   const std::function<void()> done = std::move(done_);
-  target.Forget(this);
-  delete this;
-  done();
-  target.Release();
+  target_.calls().End(this, done);
 }
 
 template <typename Ask, typename Answer>

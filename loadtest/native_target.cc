@@ -1,7 +1,6 @@
 #include "loadtest/native_target.h"
 
 #include <atomic>
-#include <set>
 
 #include "absl/strings/str_join.h"
 #include "base/check.h"
@@ -92,37 +91,17 @@ class NativeTarget final : public Target {
     channels_ = *std::move(channels);
     for (const auto& channel : channels_) stubs_.push_back(pb::InferenceService::NewStub(channel));
   }
-  ~NativeTarget() override {
-    MutexLock lock(mutex_);
-    while (active_ > 0) idle_.Wait(mutex_);
-  }
 
   void Start(Request request, Record* record, std::function<void()> done) override {
     SLUICE_CHECK(opened_.ok(), "Check succeeded before");
     auto* call = new Call(*this, std::move(request), record, std::move(done));
-    {
-      MutexLock lock(mutex_);
-      calls_.insert(call);
-      ++active_;
-    }
+    calls_.Add(call);
     call->Begin(*stubs_[next_.fetch_add(1, std::memory_order_relaxed) % stubs_.size()]);
   }
-  void CancelAll() override {
-    MutexLock lock(mutex_);
-    for (Call* call : calls_) call->Cancel();
-  }
+  void CancelAll() override { calls_.CancelAll(); }
   absl::Status Check(Duration timeout) override;
 
-  // The call can be cancelled no more.
-  void Forget(Call* call) {
-    MutexLock lock(mutex_);
-    calls_.erase(call);
-  }
-  // The call is gone, with its reference to the channel: had it the last one, gRPC would end in its own thread.
-  void Release() {
-    MutexLock lock(mutex_);
-    if (--active_ == 0) idle_.SignalAll();
-  }
+  CallRegistry<Call>& calls() { return calls_; }
   int64_t NowNs() const { return (clock_.Now() - epoch_).count(); }
   const TargetOptions& options() const { return options_; }
   EventLoop& loop() { return loop_; }
@@ -139,8 +118,7 @@ class NativeTarget final : public Target {
   std::atomic<size_t> next_{0};
   Mutex mutex_;
   CondVar idle_;
-  std::set<Call*> calls_ ABSL_GUARDED_BY(mutex_);
-  int active_ ABSL_GUARDED_BY(mutex_) = 0;
+  CallRegistry<Call> calls_;  // last: ends before the channels do
 };
 
 void Call::Begin(pb::InferenceService::Stub& stub) {
@@ -196,12 +174,8 @@ void Call::OnDone(const grpc::Status& status) {
   if (cancelled_) record_->code = absl::StatusCode::kCancelled;
   record_->flags = Trailer(context_, "sluice-flags");
   if (record_->pipeline.empty()) record_->pipeline = Trailer(context_, "sluice-pipeline");
-  NativeTarget& target = target_;
   const std::function<void()> done = std::move(done_);
-  target.Forget(this);
-  delete this;
-  done();
-  target.Release();
+  target_.calls().End(this, done);
 }
 
 absl::Status NativeTarget::Check(Duration timeout) {

@@ -13,8 +13,6 @@ std::string ValueOr(const std::map<std::string, std::string>& map, const std::st
   return it == map.end() ? "" : it->second;
 }
 
-bool MoreIsBetter(const std::string& metric) { return metric.ends_with("_per_s") || metric == "goodput_share"; }
-
 CheckResult Judge(const std::string& metric, const std::string& what, const Estimate& ratio, double tolerance) {
   const bool more = MoreIsBetter(metric);
   const double limit = more ? 1 / (1 + tolerance) : 1 + tolerance;

@@ -9,10 +9,7 @@
 namespace sluice::loadtest {
 
 // report.txt, report.md, report.json, report.html, and vllm-ARM.json (vLLM's --save-result keys) of each arm.
+// INVALID_ARGUMENT with the path that cannot be written.
 absl::Status WriteReports(const std::string& folder, const Run& run, const Summary& summary);
-
-// UNAVAILABLE or PERMISSION_DENIED with the path.
-absl::Status WriteFile(const std::string& path, const std::string& text);
-absl::StatusOr<std::string> ReadTextFile(const std::string& path);
 
 }  // namespace sluice::loadtest

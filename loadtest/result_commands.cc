@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "base/files.h"
 #include "base/status.h"
 #include "fmt/format.h"
 #include "loadtest/commands.h"
@@ -16,11 +17,6 @@ namespace sluice::loadtest {
 namespace {
 
 namespace fs = std::filesystem;
-
-int Fail(const absl::Status& status) {
-  std::fprintf(stderr, "sluice-bench: %s\n", std::string(status.message()).c_str());
-  return kExitInvalid;
-}
 
 // What compare needs of a report: arm → scalar → value of each block.
 using Blocks = std::map<std::string, std::map<std::string, std::vector<double>>>;

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "absl/strings/str_join.h"
+#include "base/files.h"
 #include "base/status.h"
 #include "fmt/format.h"
 #include "loadtest/commands.h"
@@ -58,17 +59,6 @@ absl::StatusOr<std::string> FindScenario(const std::string& name) {
       fmt::format("there is no scenario '{}': give a YAML file, or one of {}", name, absl::StrJoin(names, ", ")));
 }
 
-int Fail(const absl::Status& status) {
-  std::fprintf(stderr, "sluice-bench: %s\n", std::string(status.message()).c_str());
-  switch (status.code()) {
-    case absl::StatusCode::kUnavailable:
-    case absl::StatusCode::kDeadlineExceeded:
-      return kExitUnreachable;
-    default:
-      return kExitInvalid;
-  }
-}
-
 // What of the options differs from scenario to scenario of one command.
 struct Drive {
   std::string file, text, name;
@@ -86,7 +76,7 @@ struct Finished {
 absl::Status Regression(const Drive& drive, const Scenario& scenario, Summary& summary) {
   if (const std::string& path = drive.save_baseline; !path.empty()) {
     if (!summary.invalid.empty()) return absl::FailedPreconditionError("the run is invalid: no baseline was saved");
-    SLUICE_RETURN_IF_ERROR(WriteFile(path, ToJson(BaselineOf(summary))));
+    SLUICE_RETURN_IF_ERROR(WriteTextFile(path, ToJson(BaselineOf(summary))));
     std::fprintf(stderr, "baseline saved: %s\n", path.c_str());
     return absl::OkStatus();
   }
@@ -98,20 +88,18 @@ absl::Status Regression(const Drive& drive, const Scenario& scenario, Summary& s
 }
 
 absl::StatusOr<Finished> RunOne(const Context& context, const Args& args, const Drive& drive) {
-  SessionOptions options{.scenario_file = drive.file,
-                         .scenario_text = drive.text,
+  SessionOptions options{.scenario_text = drive.text,
                          .quick = args.Has("--quick"),
                          .overrides = args.All("--set"),
                          .files = FilesOf(args),
                          .command_line = context.command_line,
                          .terminal = isatty(STDERR_FILENO) == 1};
   // Bad scenarios before anything is created or started.
-  SLUICE_ASSIGN_OR_RETURN(const Scenario checked,
-                          ParseScenario(drive.file, drive.text, options.quick, options.overrides));
-  if (checked.kind == Scenario::Kind::kRegression && checked.engines.size() == 1 && drive.save_baseline.empty()) {
+  SLUICE_ASSIGN_OR_RETURN(Scenario scenario, ParseScenario(drive.file, drive.text, options.quick, options.overrides));
+  if (scenario.kind == Scenario::Kind::kRegression && scenario.engines.size() == 1 && drive.save_baseline.empty()) {
     SLUICE_RETURN_IF_ERROR(ReadBaseline(drive.baseline).status());
   }
-  std::string time = DescribeMachine()["time"];
+  std::string time = UtcTime();
   std::erase(time, ':');
   options.out_folder = drive.out.empty() ? fmt::format("loadtest/results/{}-{}", drive.name, time) : drive.out;
   options.files.log_folder = options.out_folder;
@@ -119,11 +107,10 @@ absl::StatusOr<Finished> RunOne(const Context& context, const Args& args, const 
   fs::create_directories(options.out_folder, error);
   if (error)
     return absl::InvalidArgumentError(fmt::format("cannot create {}: {}", options.out_folder, error.message()));
-  std::fprintf(stderr, "%s: %s\n", checked.name.c_str(), checked.description.c_str());
-  SLUICE_RETURN_IF_ERROR(RunScenario(options, context.stop));
+  std::fprintf(stderr, "%s: %s\n", scenario.name.c_str(), scenario.description.c_str());
+  SLUICE_RETURN_IF_ERROR(RunScenario(options, scenario, context.stop));
 
   Run run;
-  Scenario scenario;
   SLUICE_ASSIGN_OR_RETURN(Summary summary, SummarizeFile(options.out_folder + "/run.jsonl", &run, &scenario));
   SLUICE_RETURN_IF_ERROR(Regression(drive, scenario, summary));
   SLUICE_RETURN_IF_ERROR(WriteReports(options.out_folder, run, summary));
@@ -211,6 +198,11 @@ absl::StatusOr<std::string> LoadYaml(const Args& args) {
 
 }  // namespace
 
+int Fail(const absl::Status& status) {
+  std::fprintf(stderr, "sluice-bench: %s\n", std::string(status.message()).c_str());
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ? kExitUnreachable : kExitInvalid;
+}
+
 const Program& BenchProgram() {
   static const Program program = {"sluice-bench", {{"--help", "", "this text"}}};
   return program;
@@ -285,7 +277,7 @@ int EnginesCommand(const Context& context, const Args& args) {
     const auto finished = RunOne(context, args, *drive);
     if (!finished.ok()) return Fail(finished.status());
     const std::string json = finished->folder + "/comparison.json";
-    if (const auto status = WriteFile(json, ComparisonJson(model, finished->summary)); !status.ok())
+    if (const auto status = WriteTextFile(json, ComparisonJson(model, finished->summary)); !status.ok())
       return Fail(status);
     worst = std::max(worst, finished->exit_code);
   }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "base/machine_limits.h"
 #include "fmt/format.h"
 #include "loadtest/arrivals.h"
 #include "loadtest/statistics.h"
@@ -24,12 +25,6 @@ double OwnCpuSeconds() {
     return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
   };
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
-
-int UsableCores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  return sched_getaffinity(0, sizeof(set), &set) == 0 ? std::max(1, CPU_COUNT(&set)) : 1;
 }
 
 }  // namespace
@@ -213,7 +208,7 @@ void Runner::Conclude(State& s) {
   const double wall = 1e-9 * static_cast<double>(b.end_ns - b.start_ns);
   b.cpu_percent = wall > 0 ? 100 * (OwnCpuSeconds() - s.cpu_at_start) / wall : 0;
   const LimitSpec& limits = scenario_.limits;
-  const double allowed_cpu = limits.generator_cpu * UsableCores();
+  const double allowed_cpu = limits.generator_cpu * UsableCpus();
   if (b.limited.empty() && b.lag_p99_ms > limits.lag_ms) {
     b.limited = fmt::format("the generator was {:.1f} ms late at p99 (limits.lag_ms {})", b.lag_p99_ms, limits.lag_ms);
   }

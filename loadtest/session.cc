@@ -11,6 +11,7 @@
 #include <fstream>
 
 #include "base/clock.h"
+#include "base/digest.h"
 #include "base/status.h"
 #include "fmt/format.h"
 #include "loadtest/arrivals.h"
@@ -150,7 +151,7 @@ absl::Status Session::Prepare() {
     const std::string model = spec.model_file.empty() ? options_.files.model_file : spec.model_file;
     if (arm.process != nullptr && !model.empty() && !model.starts_with("synthetic:")) {
       run.environment["model"] = std::filesystem::path(model).filename().string();
-      run.environment["model_sha256"] = HashOfFile(model);
+      SLUICE_ASSIGN_OR_RETURN(run.environment["model_sha256"], Sha256OfFile(model));
     }
     for (const auto& [name, value] : spec.env) {
       // Our own switches, which say what was compared; anything else could be a secret.
@@ -248,8 +249,10 @@ void Session::RunStress(Arm& arm) {
     if (arm.process != nullptr) writer_->Add(arm.process->Sample(NowNs()));
     loadtest::Run run;
     Scenario scenario;
-    if (!writer_->Flush().ok() || !SummarizeFile(options_.out_folder + "/run.jsonl", &run, &scenario).ok()) return;
-    for (const Cell& cell : Summarize(run, scenario).cells) {
+    if (!writer_->Flush().ok()) return;
+    const auto summary = SummarizeFile(options_.out_folder + "/run.jsonl", &run, &scenario);
+    if (!summary.ok()) return;
+    for (const Cell& cell : summary->cells) {
       if (cell.arm != arm.spec.name || cell.level != static_cast<int>(level)) continue;
       std::fprintf(stderr, "%s at %g: %s\n", cell.arm.c_str(), cell.offered, cell.failure_mode.c_str());
       if (cell.failure_mode != "none") return;
@@ -282,9 +285,7 @@ std::vector<size_t> ArmOrder(size_t arms, int block) {
   return order;
 }
 
-absl::Status RunScenario(const SessionOptions& options, const std::atomic<bool>& stop) {
-  SLUICE_ASSIGN_OR_RETURN(
-      Scenario scenario, ParseScenario(options.scenario_file, options.scenario_text, options.quick, options.overrides));
+absl::Status RunScenario(const SessionOptions& options, Scenario scenario, const std::atomic<bool>& stop) {
   Session session(options, std::move(scenario), stop);
   SLUICE_RETURN_IF_ERROR(session.Prepare());
   return session.Run();

@@ -13,7 +13,7 @@
 namespace sluice::loadtest {
 
 struct SessionOptions {
-  std::string scenario_file, scenario_text;
+  std::string scenario_text;  // kept in the run's file with the next two, so that it can be summed up again
   bool quick = false;
   std::vector<std::string> overrides;  // KEY=VALUE
   std::string out_folder;              // created
@@ -23,9 +23,9 @@ struct SessionOptions {
 };
 
 // Blocks until the run is over; `stop` ends it early and leaves a file marked partial. Writes out_folder/run.jsonl.
-// INVALID_ARGUMENT: the scenario or what it names; UNAVAILABLE, NOT_FOUND, UNAUTHENTICATED, ...: an engine cannot be
-// reached or refuses, with the reason (and the last lines of its log when the tool started it).
-absl::Status RunScenario(const SessionOptions& options, const std::atomic<bool>& stop);
+// `scenario`: those three, parsed. INVALID_ARGUMENT: what it names; UNAVAILABLE, NOT_FOUND, UNAUTHENTICATED, ...: an
+// engine cannot be reached or refuses, with the reason (and the last lines of its log when the tool started it).
+absl::Status RunScenario(const SessionOptions& options, Scenario scenario, const std::atomic<bool>& stop);
 
 // Reads a run's file and sums it up. Also gives the scenario that the file holds.
 absl::StatusOr<Summary> SummarizeFile(const std::string& run_file, Run* run, Scenario* scenario);

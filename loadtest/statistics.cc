@@ -155,28 +155,6 @@ Estimate UnpairedRatio(const std::vector<double>& numerators, const std::vector<
   return Exp({difference, difference - margin, difference + margin});
 }
 
-Estimate BootstrapRatio(const std::vector<double>& numerators, const std::vector<double>& denominators, double p,
-                        uint64_t seed) {
-  if (numerators.empty() || denominators.empty()) return {};
-  std::mt19937_64 random(seed);
-  const auto resampled = [&](const std::vector<double>& values) {
-    std::uniform_int_distribution<size_t> pick(0, values.size() - 1);
-    std::vector<double> sample(values.size());
-    for (double& v : sample) v = values[pick(random)];
-    std::sort(sample.begin(), sample.end());
-    return Percentile(sample, p);
-  };
-  const auto exact = [&](std::vector<double> values) {
-    std::sort(values.begin(), values.end());
-    return Percentile(values, p);
-  };
-  const int resamples =
-      std::clamp(static_cast<int>(100'000'000 / (numerators.size() + denominators.size())), 100, kResamples);
-  std::vector<double> ratios;
-  for (int r = 0; r < resamples; ++r) ratios.push_back(resampled(numerators) / resampled(denominators));
-  return OfResamples(exact(numerators) / exact(denominators), ratios);
-}
-
 Estimate Slope(const std::vector<double>& x, const std::vector<double>& y) {
   const size_t n = std::min(x.size(), y.size());
   if (n < 3) return {};

@@ -39,9 +39,6 @@ Estimate GroupedPercentile(const std::vector<std::vector<float>>& groups, double
 Estimate PairedRatio(const std::vector<double>& numerators, const std::vector<double>& denominators);
 // The same for two independent sets of blocks: Welch's t over logarithms.
 Estimate UnpairedRatio(const std::vector<double>& numerators, const std::vector<double>& denominators);
-// Ratio of two samples' percentiles when there are no blocks: bootstrap, independent resampling of both.
-Estimate BootstrapRatio(const std::vector<double>& numerators, const std::vector<double>& denominators, double p,
-                        uint64_t seed);
 
 // Least-squares slope of y over x with Student's t interval; fewer than three points: NaN.
 Estimate Slope(const std::vector<double>& x, const std::vector<double>& y);

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "absl/strings/str_split.h"
 #include "fmt/format.h"
 #include "loadtest/cells.h"
 #include "loadtest/regression.h"
@@ -15,11 +14,6 @@ namespace {
 constexpr int kPairsWanted = 5;        // DESIGN §8
 constexpr double kWidest = 2;          // an interval of a ratio that "holds" everything reaches nothing
 constexpr double kEqualWithin = 0.03;  // DESIGN §8: within 3 % is equal
-
-// Larger is better?
-bool MoreIsBetter(const std::string& metric) {
-  return metric.ends_with("_per_s") || metric == "goodput_share" || metric == "peak_concurrency";
-}
 
 Comparison Compare(const Cell& cell, const Cell& against, const std::string& metric) {
   Comparison c{.metric = metric, .arm = cell.arm, .against = against.arm};

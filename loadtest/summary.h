@@ -109,6 +109,8 @@ Estimate ScalarOf(const Cell& cell, const std::string& metric);
 // True for names that ScalarOf can ever know.
 bool IsScalar(const std::string& metric);
 std::vector<std::string> ScalarNames();
+// False: less is better, as with latencies, errors and resources.
+bool MoreIsBetter(const std::string& scalar);
 // metric → its formula, for reports.
 const std::vector<std::pair<std::string, std::string>>& MetricFormulas();
 

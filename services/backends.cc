@@ -3,8 +3,8 @@
 #include <charconv>
 #include <thread>
 
+#include "base/machine_limits.h"
 #include "engine/llama/llama_backend.h"
-#include "engine/models/machine_limits.h"
 #include "fmt/format.h"
 
 namespace sluice::services {
@@ -60,7 +60,7 @@ engine::BackendFactory MakeBackendFactory(int max_batch_tokens) {
     }
     return engine::LoadLlamaBackend({.path = spec.path,
                                      .geometry = spec.geometry,
-                                     .threads = spec.threads > 0 ? spec.threads : engine::UsableCpus(),
+                                     .threads = spec.threads > 0 ? spec.threads : UsableCpus(),
                                      .max_batch_tokens = max_batch_tokens});
   };
 }

@@ -10,11 +10,11 @@
 #include <vector>
 
 #include "base/log.h"
+#include "base/machine_limits.h"
 #include "base/strings.h"
 #include "config/config_loader.h"
 #include "engine/llama/llama_backend.h"
 #include "engine/models/gguf_probe.h"
-#include "engine/models/machine_limits.h"
 #include "services/backends.h"
 #include "services/server.h"
 #include "services/server_args.h"
@@ -86,7 +86,7 @@ int Main(int argc, char** argv) {
     case ServerCommand::kProbeModel:
       return ProbeModel(*args);
     case ServerCommand::kQuantize: {
-      const absl::Status status = engine::QuantizeToQ8(args->positional[0], args->positional[1], engine::UsableCpus());
+      const absl::Status status = engine::QuantizeToQ8(args->positional[0], args->positional[1], UsableCpus());
       return status.ok() ? 0 : Fail(status);
     }
     case ServerCommand::kCheck:

@@ -1,7 +1,6 @@
 #include "engine/models/gguf_probe.h"
 
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/resource.h>
@@ -16,6 +15,7 @@
 #include <memory>
 #include <set>
 
+#include "base/digest.h"
 #include "base/mutex.h"
 #include "base/status.h"
 #include "base/strings.h"
@@ -29,24 +29,6 @@ namespace fs = std::filesystem;
 absl::Status Invalid(const std::string& path, const std::string& why) {
   return MakeError(absl::StatusCode::kInvalidArgument, fmt::format("'{}' is not a usable model file: {}", path, why),
                    {.reason = "MODEL_FILE_INVALID"});
-}
-
-absl::StatusOr<std::string> Sha256OfFile(const std::string& path) {
-  std::unique_ptr<FILE, int (*)(FILE*)> file(std::fopen(path.c_str(), "rb"), &std::fclose);
-  if (file == nullptr) return absl::NotFoundError(fmt::format("cannot read '{}': {}", path, std::strerror(errno)));
-  std::unique_ptr<EVP_MD_CTX, void (*)(EVP_MD_CTX*)> context(EVP_MD_CTX_new(), &EVP_MD_CTX_free);
-  EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr);
-  std::vector<char> buffer(1 << 20);
-  for (size_t n = 0; (n = std::fread(buffer.data(), 1, buffer.size(), file.get())) > 0;) {
-    EVP_DigestUpdate(context.get(), buffer.data(), n);
-  }
-  if (std::ferror(file.get()) != 0) return absl::DataLossError(fmt::format("reading '{}' failed", path));
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-  unsigned int size = 0;
-  EVP_DigestFinal_ex(context.get(), digest.data(), &size);
-  std::string hex;
-  for (unsigned int i = 0; i < size; ++i) hex += fmt::format("{:02x}", digest[i]);
-  return hex;
 }
 
 struct ChildResult {

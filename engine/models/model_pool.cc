@@ -8,9 +8,9 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/machine_limits.h"
 #include "base/mutex.h"
 #include "base/status.h"
-#include "engine/models/machine_limits.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 

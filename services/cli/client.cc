@@ -4,9 +4,8 @@
 
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
-#include <sstream>
 
+#include "base/files.h"
 #include "base/status.h"
 #include "fmt/format.h"
 #include "google/rpc/error_details.pb.h"
@@ -20,13 +19,9 @@ std::string EnvOr(const char* name, const char* fallback) {
   return value == nullptr ? fallback : value;
 }
 
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
+absl::StatusOr<std::string> ReadOptional(const std::string& path) {
   if (path.empty()) return std::string();
-  std::ifstream file(path);
-  std::stringstream text;
-  text << file.rdbuf();
-  if (!file) return absl::InvalidArgumentError(fmt::format("cannot read '{}'", path));
-  return text.str();
+  return ReadTextFile(path);
 }
 
 const char* CodeName(grpc::StatusCode code) {
@@ -50,9 +45,9 @@ absl::StatusOr<Client> Client::Connect(const Args& args) {
   std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
   if (args.Has("--ca") || args.Has("--cert")) {
     grpc::SslCredentialsOptions ssl;
-    SLUICE_ASSIGN_OR_RETURN(ssl.pem_root_certs, ReadFile(args.Get("--ca")));
-    SLUICE_ASSIGN_OR_RETURN(ssl.pem_cert_chain, ReadFile(args.Get("--cert")));
-    SLUICE_ASSIGN_OR_RETURN(ssl.pem_private_key, ReadFile(args.Get("--key")));
+    SLUICE_ASSIGN_OR_RETURN(ssl.pem_root_certs, ReadOptional(args.Get("--ca")));
+    SLUICE_ASSIGN_OR_RETURN(ssl.pem_cert_chain, ReadOptional(args.Get("--cert")));
+    SLUICE_ASSIGN_OR_RETURN(ssl.pem_private_key, ReadOptional(args.Get("--key")));
     credentials = grpc::SslCredentials(ssl);
   }
   client.channel_ = grpc::CreateChannel(client.server_, credentials);

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <grpcpp/server_context.h>
 #include <openssl/crypto.h>
-#include <openssl/evp.h>
 #include <openssl/rand.h>
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 
 #include "absl/strings/match.h"
 #include "base/check.h"
+#include "base/digest.h"
 #include "base/log.h"
 #include "base/mutex.h"
 #include "base/status.h"
@@ -35,13 +35,6 @@ std::string Hex(const unsigned char* bytes, size_t n) {
   out.reserve(2 * n);
   for (size_t i = 0; i < n; ++i) fmt::format_to(std::back_inserter(out), "{:02x}", bytes[i]);
   return out;
-}
-
-std::string Sha256Hex(std::string_view s) {
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  SLUICE_CHECK(EVP_Digest(s.data(), s.size(), digest, &size, EVP_sha256(), nullptr) == 1, "SHA-256 is available");
-  return Hex(digest, size);
 }
 
 absl::Status Unauthenticated(const std::string& reason, std::string_view message) {

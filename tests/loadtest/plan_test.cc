@@ -7,9 +7,9 @@
 #include <fstream>
 #include <set>
 
+#include "base/files.h"
 #include "loadtest/arrivals.h"
 #include "loadtest/comparison.h"
-#include "loadtest/report_files.h"
 #include "loadtest/scenario.h"
 #include "loadtest/session.h"
 #include "loadtest/workload.h"

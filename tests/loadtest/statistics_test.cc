@@ -109,17 +109,6 @@ TEST(Statistics, PairedRatioRemovesWhatPairsHaveInCommon) {
   EXPECT_FALSE(PairedRatio({0, 1}, {1, 1}).known());
 }
 
-TEST(Statistics, BootstrapRatioSeesADifferenceAndNoneWhereThereIsNone) {
-  std::mt19937_64 random(11);
-  const std::vector<double> a = Exponential(random, 800), b = Exponential(random, 800);
-  std::vector<double> doubled = b;
-  for (double& v : doubled) v *= 2;
-  const Estimate same = BootstrapRatio(a, b, 0.5, 1), twice = BootstrapRatio(doubled, a, 0.5, 1);
-  EXPECT_LT(same.low, 1);
-  EXPECT_GT(same.high, 1);
-  EXPECT_GT(twice.low, 1.5);
-}
-
 TEST(Statistics, SlopesOfALineAndOfNoise) {
   std::mt19937_64 random(3);
   std::normal_distribution<double> noise(0, 5);

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-namespace sluice::engine {
+namespace sluice {
 
 // CPUs: min(affinity mask, cgroup v2 cpu.max rounded up); at least 1. Thread-safe.
 int UsableCpus();
@@ -11,4 +11,4 @@ int UsableCpus();
 // Bytes: min(physical memory, cgroup v2 memory.max). Thread-safe.
 uint64_t MemoryLimitBytes();
 
-}  // namespace sluice::engine
+}  // namespace sluice

@@ -1,4 +1,4 @@
-#include "engine/models/machine_limits.h"
+#include "base/machine_limits.h"
 
 #include <sched.h>
 #include <unistd.h>
@@ -8,7 +8,7 @@
 #include <fstream>
 #include <string>
 
-namespace sluice::engine {
+namespace sluice {
 
 int UsableCpus() {
   cpu_set_t set;
@@ -31,4 +31,4 @@ uint64_t MemoryLimitBytes() {
   return bytes;
 }
 
-}  // namespace sluice::engine
+}  // namespace sluice
