@@ -331,7 +331,7 @@ uint64_t Admission::Admit(AdmissionRequest request, Callback answer) {
       impl_->metrics[c].queued->Set(static_cast<double>(impl_->queues[c].size()));
     }
   }
-  if (decision) answer(*std::move(decision));
+  if (decision) answer(*std::move(decision));  // NOLINT(bugprone-use-after-move): decided, so it was not queued
   if (!others.empty()) impl_->Deliver(std::move(others));
   return ticket;
 }

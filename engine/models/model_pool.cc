@@ -312,10 +312,8 @@ void ModelPool::Impl::LoadNow(const std::string& name) {
     LogError("model failed", {{"model", name}, {"error", std::string(answer.status().message())}});
   }
   // The last one gets the handle itself, so that whoever is told may unload the model next.
-  for (size_t i = 0; i < waiters.size(); ++i) {
-    const bool last = i + 1 == waiters.size();
-    waiters[i].ready(last ? std::move(answer) : answer);
-  }
+  for (size_t i = 0; i + 1 < waiters.size(); ++i) waiters[i].ready(answer);
+  if (!waiters.empty()) waiters.back().ready(std::move(answer));
 }
 
 absl::StatusOr<std::shared_ptr<const LoadedModel>> ModelPool::Impl::Build(const ModelSpec& spec) {

@@ -18,8 +18,6 @@ using test::FakeHttpServer;
 using test::HttpPeer;
 using test::HttpRequest;
 using test::Send;
-using test::StatusIs;
-using testing::AllOf;
 using testing::HasSubstr;
 using Json = nlohmann::json;
 

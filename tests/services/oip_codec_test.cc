@@ -8,7 +8,6 @@ namespace sluice::services {
 namespace {
 
 using inference::ModelInferResponse;
-using test::IsOk;
 using test::Raw;
 using test::RawText;
 
