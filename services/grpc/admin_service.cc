@@ -8,11 +8,10 @@
 #include <memory>
 #include <utility>
 
-#include "base/log.h"
 #include "base/status.h"
 #include "base/strings.h"
+#include "services/grpc/operation.h"
 #include "services/grpc/request_codec.h"
-#include "services/grpc/status_mapping.h"
 
 namespace sluice::services {
 namespace {
@@ -22,35 +21,6 @@ using grpc::ServerUnaryReactor;
 
 constexpr size_t kMaxPathBytes = 4096;
 constexpr int64_t kMaxGraceMs = 86'400'000;
-
-// One operation on its way to an answer and an audit line. Copyable; Finish once.
-struct Operation {
-  Operation(CallbackServerContext* c, const CallGuard& guard, std::string a, std::string t)
-      : context(c), reactor(c->DefaultReactor()), action(std::move(a)), target(std::move(t)) {
-    absl::StatusOr<CallContext> opened = guard.Open(*context);
-    permitted = opened.ok() ? CallGuard::RequireAdmin(*opened) : opened.status();
-    if (opened.ok()) call = *std::move(opened);
-  }
-
-  ServerUnaryReactor* Finish(const absl::Status& status) const {
-    const bool routine = status.ok() && action == "GetStatus";
-    Log(routine ? LogLevel::kDebug : LogLevel::kInfo, "admin",
-        {{"request_id", call.request_id},
-         {"key", call.caller.key_name},
-         {"peer", call.peer},
-         {"action", action},
-         {"target", target},
-         {"result", ReasonOf(status)}});
-    reactor->Finish(ToGrpcStatus(status, *context, call.request_id));
-    return reactor;
-  }
-
-  CallbackServerContext* context;
-  ServerUnaryReactor* reactor;
-  std::string action, target;
-  CallContext call;
-  absl::Status permitted;
-};
 
 absl::Status CheckName(const std::string& name, const FieldLimits& limits) {
   if (!name.empty() && name.size() <= limits.max_id_bytes && IsValidUtf8(name)) return absl::OkStatus();
@@ -165,7 +135,8 @@ ServerUnaryReactor* AdminService::PinModel(CallbackServerContext* context, const
 
 ServerUnaryReactor* AdminService::GetStatus(CallbackServerContext* context, const v1::GetStatusRequest*,
                                             v1::GetStatusResponse* response) {
-  const Operation op(context, guard_, "GetStatus", "");
+  Operation op(context, guard_, "GetStatus", "");
+  op.routine = true;
   if (!op.permitted.ok()) return op.Finish(op.permitted);
   response->set_version(SLUICE_VERSION);
   response->set_state(doors_.state());
