@@ -28,8 +28,15 @@ absl::StatusOr<RuntimeConfig> LoadRuntimeConfig(const std::string& path, const E
                                                 const std::vector<std::string>& all_env_names,
                                                 const std::vector<std::pair<std::string, std::string>>& models);
 
-// config/feature-flags.yaml, with PHASE5_ENABLED, PHASE5_TTFT_ENABLED, PHASE5_QOS_ENABLED and PHASE5_ROLLOUT_PERCENT
-// applied as Layer::kEnv.
+// The layers of flags that a process starts with. The default: phase5, ttft_pipeline and qos_policy, all off.
+flags::LayerContent DefaultFlags();
+// config/feature-flags.yaml, whole by itself: what FlagSet::Create would refuse is a fault with its line here.
+absl::StatusOr<flags::LayerContent> LoadFlagFile(const std::string& path);
+// PHASE5_ENABLED, PHASE5_TTFT_ENABLED, PHASE5_QOS_ENABLED and PHASE5_ROLLOUT_PERCENT.
+absl::StatusOr<flags::LayerContent> LoadFlagVariables(const Environment& env);
+// The three as kDefault, kFile and kEnv, with the faults of both together.
+absl::StatusOr<flags::Layers> LoadFlagLayers(const std::string& path, const Environment& env);
+// MergeLayers of these.
 absl::StatusOr<flags::FlagSetSpec> LoadFlagSpec(const std::string& path, const Environment& env);
 
 // config/api_keys.yaml.

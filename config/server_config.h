@@ -13,6 +13,7 @@
 #include "engine/models/model_pool.h"
 #include "engine/scheduler/scheduler.h"
 #include "flags/flag_set.h"
+#include "flags/layers.h"
 #include "qos/admission.h"
 #include "qos/circuit_breaker.h"
 

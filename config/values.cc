@@ -120,6 +120,44 @@ Parsed<uint32_t> ParsePercentAsBps(std::string_view text) {
   return {bps, ""};
 }
 
+Parsed<WallTime> ParseTimestamp(std::string_view text) {
+  const Parsed<WallTime> refused{{}, Quote(text) + " is not a time"};
+  constexpr std::string_view kShape = "dddd-dd-ddTdd:dd:dd";
+  if (text.size() <= kShape.size()) return refused;
+  for (size_t i = 0; i < kShape.size(); ++i) {
+    if (kShape[i] == 'd' ? !IsDigits(text.substr(i, 1)) : text[i] != kShape[i]) return refused;
+  }
+  const auto number = [](std::string_view digits) {
+    int value = 0;
+    std::from_chars(digits.data(), digits.data() + digits.size(), value);
+    return value;
+  };
+  const std::chrono::year_month_day date(std::chrono::year(number(text.substr(0, 4))),
+                                         std::chrono::month(static_cast<unsigned>(number(text.substr(5, 2)))),
+                                         std::chrono::day(static_cast<unsigned>(number(text.substr(8, 2)))));
+  const int hour = number(text.substr(11, 2)), minute = number(text.substr(14, 2)), second = number(text.substr(17, 2));
+  constexpr std::chrono::year kFirst(1970), kLast(2261);  // what 64 bits of nanoseconds hold
+  if (!date.ok() || date.year() < kFirst || date.year() > kLast || hour > 23 || minute > 59 || second > 59) {
+    return refused;
+  }
+  WallTime time = std::chrono::sys_days(date) + std::chrono::hours(hour) + std::chrono::minutes(minute) +
+                  std::chrono::seconds(second);
+  std::string_view rest = text.substr(kShape.size());
+  if (rest.starts_with('.')) {
+    const std::string_view fraction = rest.substr(1, std::min<size_t>(rest.find_first_of("Z+-"), rest.size()) - 1);
+    if (!IsDigits(fraction) || fraction.size() > 9) return refused;
+    time += Duration(number(std::string(fraction) + std::string(9 - fraction.size(), '0')));
+    rest.remove_prefix(1 + fraction.size());
+  }
+  if (rest == "Z") return {time, ""};
+  const bool shaped = rest.size() == 6 && (rest[0] == '+' || rest[0] == '-') && IsDigits(rest.substr(1, 2)) &&
+                      rest[3] == ':' && IsDigits(rest.substr(4, 2));
+  if (!shaped || number(rest.substr(1, 2)) > 23 || number(rest.substr(4, 2)) > 59) return refused;
+  const Duration offset =
+      std::chrono::hours(number(rest.substr(1, 2))) + std::chrono::minutes(number(rest.substr(4, 2)));
+  return {rest[0] == '+' ? time - offset : time + offset, ""};
+}
+
 Parsed<std::string> ParseText(std::string_view text, size_t max_bytes) {
   if (text.size() > max_bytes) return {{}, fmt::format("has {} bytes", text.size())};
   if (std::any_of(text.begin(), text.end(), IsControl)) return {{}, Quote(text) + " has a control character"};

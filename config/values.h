@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/clock.h"
+
 namespace sluice::config {
 
 // Either a value, or `what` is wrong with the text.
@@ -26,6 +28,8 @@ Parsed<double> ParseNumber(std::string_view text, double min, double max);  // f
 Parsed<bool> ParseBool(std::string_view text, bool digits);
 // Percent 0..100 with at most two decimals → basis points, without floating point: "33.33" → 3333.
 Parsed<uint32_t> ParsePercentAsBps(std::string_view text);
+// RFC 3339 with seconds and an offset, of 1970 or later: "2026-01-31T23:59:59Z", "2026-01-31T23:59:59.5+02:00".
+Parsed<WallTime> ParseTimestamp(std::string_view text);
 // Text without control characters, at most `max_bytes`.
 Parsed<std::string> ParseText(std::string_view text, size_t max_bytes);
 // What may become a metric label or a log field: 1..128 of A-Z a-z 0-9 . _ : / @ + -

@@ -16,7 +16,6 @@ constexpr size_t kMaxPathBytes = 4096;
 constexpr int kAfterTheFile = std::numeric_limits<int>::max();
 constexpr std::string_view kMapAllowed = "a map of keys and values";
 constexpr std::string_view kBoolAllowed = "true or false";
-constexpr std::string_view kNameAllowed = "1 to 128 characters of A-Z a-z 0-9 . _ : / @ + -";
 
 std::string_view KindName(YamlNode::Kind kind) {
   switch (kind) {
@@ -287,11 +286,24 @@ Source Section::ReadWord(std::string_view key, const std::vector<std::string>& w
 }
 
 Source Section::Names(std::string_view key, size_t max_items, std::vector<std::string>* out) {
-  return Strings(key, max_items, /*names=*/true, out);
+  return Strings(key, max_items, kNameAllowed, ParseName, out);
+}
+
+Source Section::Texts(std::string_view key, size_t max_items, size_t max_bytes, std::vector<std::string>* out) {
+  return Strings(
+      key, max_items, fmt::format("text of 1 to {} bytes", max_bytes),
+      [=](std::string_view text) { return ParseText(text, max_bytes); }, out);
+}
+
+const YamlNode* Section::Value(std::string_view key) {
+  known_.emplace_back(key);
+  const YamlMember* member = Find(key);
+  return member == nullptr ? nullptr : &member->value;
 }
 
 Source Section::Paths(std::string_view key, size_t max_items, std::vector<std::string>* out) {
-  const Source source = Strings(key, max_items, /*names=*/false, out);
+  const Source source = Strings(
+      key, max_items, "a path", [](std::string_view text) { return ParseText(text, kMaxPathBytes); }, out);
   const auto split = [out](std::string_view text, Source) {
     Parsed<std::string> checked = ParseText(text, kMaxPathBytes);
     if (!checked.value) return checked.what;
@@ -308,7 +320,8 @@ Source Section::Paths(std::string_view key, size_t max_items, std::vector<std::s
   return read ? Source::kEnvironment : source;
 }
 
-Source Section::Strings(std::string_view key, size_t max_items, bool names, std::vector<std::string>* out) {
+Source Section::Strings(std::string_view key, size_t max_items, std::string_view allowed, const ParseItem& parse,
+                        std::vector<std::string>* out) {
   known_.emplace_back(key);
   const YamlMember* member = Find(key);
   if (member == nullptr || member->value.kind == YamlNode::Kind::kNull) return Source::kDefault;
@@ -323,13 +336,13 @@ Source Section::Strings(std::string_view key, size_t max_items, bool names, std:
     std::string value;
     std::string what(KindName(item.kind));
     if (item.kind == YamlNode::Kind::kScalar) {
-      what = Store(names ? ParseName(item.text) : ParseText(item.text, kMaxPathBytes), &value);
+      what = Store(parse(item.text), &value);
       if (what.empty() && value.empty()) what = "is empty";
     }
     if (what.empty()) {
       out->push_back(std::move(value));
     } else {
-      faults_.Add(item.line, fmt::format("{}[{}]", PathOf(key), i), what, names ? kNameAllowed : "a path");
+      faults_.Add(item.line, fmt::format("{}[{}]", PathOf(key), i), what, allowed);
     }
   }
   return Source::kFile;

@@ -17,6 +17,9 @@
 
 namespace sluice::config {
 
+// Section::Name
+inline constexpr std::string_view kNameAllowed = "1 to 128 characters of A-Z a-z 0-9 . _ : / @ + -";
+
 // Where a value came from; later beats earlier.
 enum class Source { kDefault, kFile, kEnvironment };
 
@@ -28,6 +31,7 @@ class Faults {
   void Add(int line, std::string_view key, std::string_view what, std::string_view allowed);
   // "environment: VARIABLE: what; allowed: allowed"
   void AddVariable(std::string_view variable, std::string_view what, std::string_view allowed);
+  bool empty() const { return faults_.empty(); }
   // One line per fault in file order, variables last; OK when there are none.
   absl::Status ToStatus() const;
 
@@ -78,6 +82,7 @@ class Section {
   void Each(std::string_view key, size_t max_items, const std::function<void(Section&)>& read);
   Source Names(std::string_view key, size_t max_items, std::vector<std::string>* out);
   Source Paths(std::string_view key, size_t max_items, std::vector<std::string>* out);  // environment: a:b:c
+  Source Texts(std::string_view key, size_t max_items, size_t max_bytes, std::vector<std::string>* out);  // not empty
 
   Source Bool(std::string_view key, bool* out);
   template <typename Int>
@@ -111,6 +116,8 @@ class Section {
   // A fault at the line of `key`, or of the section when the file does not give it.
   void Fault(std::string_view key, std::string_view what, std::string_view allowed);
   void Refuse(std::string_view key, std::string_view what, std::string_view allowed);  // Fault, and not unknown as well
+  // The value as it stands, for a reader of its own; null when the file does not give it.
+  const YamlNode* Value(std::string_view key);
   bool Has(std::string_view key) const { return Find(key) != nullptr; }
   bool IsMap(std::string_view key) const;
   const std::vector<YamlMember>& members() const;
@@ -121,7 +128,9 @@ class Section {
   std::string PathOf(std::string_view key) const;
   Source ReadInteger(std::string_view key, int64_t min, int64_t max, std::string_view unit, int64_t* out);
   Source ReadWord(std::string_view key, const std::vector<std::string>& words, size_t* chosen);
-  Source Strings(std::string_view key, size_t max_items, bool names, std::vector<std::string>* out);
+  using ParseItem = std::function<Parsed<std::string>(std::string_view)>;
+  Source Strings(std::string_view key, size_t max_items, std::string_view allowed, const ParseItem& parse,
+                 std::vector<std::string>* out);
 
   const YamlNode* node_;  // null: no keys
   bool wrong_kind_ = false;

@@ -1,24 +1,30 @@
 #include "flags/bucket.h"
 
-#include "flags/flag.h"
 #include "flags/md5.h"
+#include "fmt/format.h"
 
 namespace sluice::flags {
 namespace {
 
-// The first eight hex digits of the digest, read as a number.
-uint32_t FirstFourBytes(const Md5Digest& d) {
+uint32_t BigEndian(const uint8_t* d) {
   return uint32_t{d[0]} << 24 | uint32_t{d[1]} << 16 | uint32_t{d[2]} << 8 | uint32_t{d[3]};
 }
 
 }  // namespace
 
+std::string PercentText(RolloutBps bps) { return fmt::format("{:.6g} %", bps / 100.0); }
+
+KeyHash HashKey(int hash_version, std::string_view salt, std::string_view targeting_key) {
+  const Md5Digest digest = hash_version == 1 ? Md5(targeting_key, salt) : Md5(salt, "-", targeting_key);
+  return {BigEndian(digest.data()), BigEndian(digest.data() + 4)};
+}
+
 uint32_t BucketV2(std::string_view salt, std::string_view targeting_key) {
-  return FirstFourBytes(Md5(salt, "-", targeting_key)) % kBuckets;
+  return HashKey(2, salt, targeting_key).first % kBuckets;
 }
 
 uint32_t BucketV1(std::string_view salt, std::string_view targeting_key) {
-  return FirstFourBytes(Md5(targeting_key, salt)) % 100;
+  return HashKey(1, salt, targeting_key).first % 100;
 }
 
 }  // namespace sluice::flags

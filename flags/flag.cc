@@ -49,8 +49,25 @@ std::string_view ReasonName(Reason reason) {
       return "DEFAULT";
     case Reason::kError:
       return "ERROR";
+    case Reason::kSchedule:
+      return "SCHEDULE";
   }
   SLUICE_CHECK(false, "a Reason outside its enum");
+}
+
+std::string TimeText(WallTime time) {
+  using std::chrono::floor;
+  const auto day = floor<std::chrono::days>(time);
+  const std::chrono::year_month_day date(day);
+  const std::chrono::hh_mm_ss clock(floor<std::chrono::seconds>(time - day));
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", static_cast<int>(date.year()),
+                     static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()), clock.hours().count(),
+                     clock.minutes().count(), clock.seconds().count());
+}
+
+std::string Describe(const InertValue& inert) {
+  return fmt::format("{} {}{}{} of {} is inert: {}", LayerName(inert.layer), inert.field,
+                     inert.value.empty() ? "" : " ", inert.value, inert.flag, inert.why);
 }
 
 std::string Explain(const Decision& decision) {

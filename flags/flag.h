@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "flags/rule.h"
 #include "nlohmann/json_fwd.hpp"
 
 namespace sluice::flags {
@@ -30,18 +31,14 @@ enum class Reason {
   kTargetingMatch,       // a rule, or the allow or deny list, decided
   kDefault,              // targeting was asked and left it to the default variant
   kError,                // the definition could not be evaluated: out, or the code's default
+  kSchedule,             // before its start or after its end
 };
 std::string_view ReasonName(Reason reason);  // "SPLIT", "STATIC", "DISABLED", ...
-
-inline constexpr uint32_t kBuckets = 10000;
 
 // The flags that every request asks for.
 inline constexpr std::string_view kPhase5 = "phase5";  // master gate over the other two
 inline constexpr std::string_view kTtftPipeline = "ttft_pipeline";
 inline constexpr std::string_view kQosPolicy = "qos_policy";
-
-// Rollout share in 0.01 % steps: 0..10000. YAML writes percent with up to two decimals.
-using RolloutBps = uint32_t;
 
 // One of the values that a flag can take.
 struct Variant {
@@ -52,11 +49,22 @@ struct Variant {
 
 class Targeting;
 
+// Who is in a child: keys of the parent and of its own percentage. kProduct: by hashes of their own, 10 % of 10 % is
+// 1 %. kNested: by the parent's salt and hash_version, so the same keys come first in both and the smaller share holds.
+enum class ParentShare { kProduct, kNested };
+
+// Inclusive start, exclusive end; nullopt: open.
+struct Schedule {
+  std::optional<WallTime> start, end;
+};
+
+std::string TimeText(WallTime time);  // RFC 3339 in UTC: "2026-01-31T23:59:59Z"
+
 struct Flag {
   std::string key;
   bool enabled = false;
   RolloutBps rollout_bps = 0;
-  std::string salt;            // YAML: hash_seed. Default: the key. Makes buckets of flags independent.
+  std::string salt;            // YAML: hash_seed. Default: the key (nested: the parent's). Makes flags independent.
   int hash_version = 2;        // 1: the ancestor's 100 buckets, so whole percents only; 2: 10000 buckets. See bucket.h
   bool dry_run = false;        // decide and log, but behave as if out (qos_policy: policies act only in the log)
   std::string parent;          // key of the master gate ("phase5"), or empty
@@ -66,7 +74,15 @@ struct Flag {
   std::vector<Variant> variants;         // empty: on and off
   // Picks the variant by a program of its own; the percentage above is then inert. Its variants are its own.
   std::shared_ptr<const Targeting> targeting;
+  ParentShare parent_share = ParentShare::kProduct;
+  Schedule schedule;                          // outside: out
+  std::shared_ptr<const KeySet> allow, deny;  // targeting keys that are in or out at any percentage; deny wins
+  std::vector<Rule> rules;                    // the first that matches decides
+  Layer definition_layer = Layer::kFile;      // who gave everything but `enabled` and `rollout_bps`
 };
+
+// The first bucket that a percentage leaves out, in buckets of the hash version.
+inline uint32_t SplitThreshold(int hash_version, RolloutBps bps) { return hash_version == 1 ? bps / 100 : bps; }
 
 // The request's headers, as rules see them. Thread-safety: immutable during the evaluation.
 class HeaderSource {
@@ -97,8 +113,20 @@ struct Decision {
   Layer layer = Layer::kDefault;
   int32_t bucket = -1;     // 0..9999 (hash_version 1: 0..99); -1: nothing was hashed; kParentOut: the parent's
   uint32_t threshold = 0;  // in when bucket < threshold
+  uint32_t sample = 0;     // more bits of the hash, independent of the bucket; 0: nothing was hashed
   uint64_t epoch = 0;      // of the configuration that decided
 };
+
+// A value that a higher layer pins.
+struct InertValue {
+  std::string flag, field;  // "rollout_percentage"; "definition" for all of a file's or remote flag
+  Layer layer;
+  std::string value;
+  Layer held_by;    // the same layer when nobody holds it: there is no such flag
+  std::string why;  // "env PHASE5_ROLLOUT_PERCENT holds 10 %"
+};
+// "override rollout_percentage 50 % of phase5 is inert: env PHASE5_ROLLOUT_PERCENT holds 10 %"
+std::string Describe(const InertValue& inert);
 
 // "ttft_pipeline=on;reason=SPLIT;bucket=1234;threshold=5000;layer=file;epoch=3" — the trailer and log form.
 // Without bucket and threshold when nothing was hashed; ";dry_run=true" follows when it is one.

@@ -8,34 +8,65 @@
 
 #include "base/check.h"
 #include "base/mutex.h"
+#include "flags/sample_ratio.h"
 
 namespace sluice::flags {
 namespace {
 
-constexpr size_t kReasons = static_cast<size_t>(Reason::kError) + 1;
+constexpr size_t kReasons = static_cast<size_t>(Reason::kSchedule) + 1;
 
 bool CanBeIn(Reason reason) {
   return reason == Reason::kSplit || reason == Reason::kStatic || reason == Reason::kTargetingMatch ||
          reason == Reason::kDefault;
 }
 
-// The counters of one flag, found without a lock: [reason][in].
-class EvaluationCounters {
+struct GateMetrics {
+  explicit GateMetrics(MetricsRegistry& metrics)
+      : evaluations(metrics.AddCounter("sluice_flag_evaluations_total", "Decisions of the feature-flag gate",
+                                       {"flag", "variant", "reason"})),
+        e_value(metrics.AddGauge("sluice_flag_sample_ratio_e_value",
+                                 "Evidence that the observed share is not the configured one; 1: none", {"flag"})),
+        alarm(metrics.AddGauge("sluice_flag_sample_ratio_alarm", "1: the observed share is not the configured one",
+                               {"flag"})) {}
+  Family<Counter>& evaluations;
+  Family<Gauge>& e_value;
+  Family<Gauge>& alarm;
+};
+
+// One flag that every request asks for: its counters, found without a lock ([reason][in]), and its sample ratio.
+class WatchedFlag {
  public:
-  EvaluationCounters(Family<Counter>& family, std::string_view flag) {
+  WatchedFlag(GateMetrics& metrics, std::string_view flag)
+      : flag_(flag), sample_ratio_(metrics.e_value.With({flag_}), metrics.alarm.With({flag_})) {
     for (size_t r = 0; r < kReasons; ++r) {
       const Reason reason = static_cast<Reason>(r);
       const std::string name(ReasonName(reason));
-      counters_[r][0] = &family.With({std::string(flag), "off", name});
-      if (CanBeIn(reason)) counters_[r][1] = &family.With({std::string(flag), "on", name});
+      counters_[r][0] = &metrics.evaluations.With({flag_, "off", name});
+      if (CanBeIn(reason)) counters_[r][1] = &metrics.evaluations.With({flag_, "on", name});
     }
   }
-  void Count(const Decision& decision) const {
+
+  void Count(const Decision& decision) {
     counters_[static_cast<size_t>(decision.reason)][decision.in && CanBeIn(decision.reason) ? 1 : 0]->Add();
+    if (decision.reason != Reason::kSplit || decision.bucket < 0) return;
+    sample_ratio_.Observe(static_cast<uint32_t>(decision.bucket) < decision.threshold, decision.sample,
+                          decision.threshold);
+  }
+
+  // `before` null: none.
+  void Follow(const FlagSet* before, const FlagSet& after) {
+    const std::optional<double> share = after.ExpectedSplitShare(flag_);
+    const Flag* const was = before == nullptr ? nullptr : before->Find(flag_);
+    const Flag* const is = after.Find(flag_);
+    const bool same = was != nullptr && is != nullptr && was->rollout_bps == is->rollout_bps && was->salt == is->salt &&
+                      was->hash_version == is->hash_version && before->ExpectedSplitShare(flag_) == share;
+    if (!same) sample_ratio_.Restart(share, is == nullptr ? 0 : SplitThreshold(is->hash_version, is->rollout_bps));
   }
 
  private:
+  const std::string flag_;
   std::array<std::array<Counter*, 2>, kReasons> counters_{};
+  SampleRatio sample_ratio_;
 };
 
 }  // namespace
@@ -64,15 +95,14 @@ struct FlagGate::Impl {
   using Version = std::shared_ptr<const FlagSet>;
 
   explicit Impl(MetricsRegistry& metrics)
-      : evaluations(metrics.AddCounter("sluice_flag_evaluations_total", "Decisions of the feature-flag gate",
-                                       {"flag", "variant", "reason"})),
+      : gate_metrics(metrics),
         epoch(metrics.AddGauge("sluice_flag_epoch", "Epoch of the flag configuration in use").With({})),
         reloads(metrics.AddCounter("sluice_flag_reloads_total", "Replacements of the flag configuration", {"result"})),
         rollout_ratio(metrics.AddGauge("sluice_flag_rollout_ratio",
                                        "Share of keys that get the flag, parents and emergencies included", {"flag"})),
-        phase5(evaluations, kPhase5),
-        ttft_pipeline(evaluations, kTtftPipeline),
-        qos_policy(evaluations, kQosPolicy),
+        phase5(gate_metrics, kPhase5),
+        ttft_pipeline(gate_metrics, kTtftPipeline),
+        qos_policy(gate_metrics, kQosPolicy),
         reload_ok(reloads.With({"ok"})),
         reload_failed(reloads.With({"failed"})) {}
 
@@ -91,18 +121,21 @@ struct FlagGate::Impl {
     };
     if (!versions.empty()) show(**versions.back());  // flags that the new set no longer has fall to 0
     show(*next);
+    for (WatchedFlag* flag : {&phase5, &ttft_pipeline, &qos_policy}) {
+      flag->Follow(versions.empty() ? nullptr : versions.back()->get(), *next);
+    }
     epoch.Set(static_cast<double>(next->epoch()));
     versions.push_back(std::make_unique<const Version>(std::move(next)));
     current.store(versions.back().get());
     if (readers.load() == 0) versions.erase(versions.begin(), versions.end() - 1);
   }
 
-  Family<Counter>& evaluations;
+  GateMetrics gate_metrics;
   Gauge& epoch;
   Family<Counter>& reloads;
   Family<Gauge>& rollout_ratio;
   const std::shared_ptr<Subscribers> subscribers = std::make_shared<Subscribers>();
-  const EvaluationCounters phase5, ttft_pipeline, qos_policy;
+  WatchedFlag phase5, ttft_pipeline, qos_policy;
   Counter& reload_ok;
   Counter& reload_failed;
 

@@ -20,7 +20,9 @@ struct RequestDecisions {
 class FlagGate {
  public:
   // `initial` not null. Metrics: sluice_flag_evaluations_total{flag,variant,reason}, sluice_flag_epoch,
-  // sluice_flag_reloads_total{result}, sluice_flag_rollout_ratio{flag} (effective share: FlagSet::EffectiveShare).
+  // sluice_flag_reloads_total{result}, sluice_flag_rollout_ratio{flag} (effective share: FlagSet::EffectiveShare),
+  // sluice_flag_sample_ratio_e_value{flag}, sluice_flag_sample_ratio_alarm{flag} (sample_ratio.h; both restart when the
+  // flag's percentage or buckets change).
   FlagGate(std::shared_ptr<const FlagSet> initial, MetricsRegistry& metrics);
   ~FlagGate();
 

@@ -5,80 +5,38 @@
 #include <utility>
 
 #include "base/status.h"
-#include "flags/bucket.h"
-#include "flags/targeting.h"
+#include "flags/flag_faults.h"
 #include "fmt/format.h"
-#include "nlohmann/json.hpp"
 
 namespace sluice::flags {
 namespace {
-
-constexpr RolloutBps kBpsPerPercent = 100;
 
 double Share(RolloutBps bps) { return static_cast<double>(bps) / kBuckets; }
 double OwnShare(const Flag& flag) { return flag.enabled ? Share(flag.rollout_bps) : 0.0; }
 std::string Percent(double share) { return fmt::format("{:.6g} %", share * 100); }
 
-int FindByKey(const std::vector<Flag>& flags, std::string_view key) {
-  const auto it = std::find_if(flags.begin(), flags.end(), [&](const Flag& f) { return f.key == key; });
-  return it == flags.end() ? -1 : static_cast<int>(it - flags.begin());
-}
-
-bool IsIn(const Variant& variant) {
-  return variant.value->is_boolean() ? variant.value->get<bool>() : variant.name != "off";
-}
-
-// The cycle of parents that starts and ends at flag `start` ("a -> b -> a"), or empty.
-std::string CycleFrom(const std::vector<Flag>& flags, int start) {
-  std::string path = flags[start].key;
-  int at = start;
-  for (size_t steps = 0; steps < flags.size(); ++steps) {
-    at = FindByKey(flags, flags[at].parent);
-    if (at < start) return {};  // outside, unknown, or a cycle that its first flag reports
-    path += " -> " + flags[at].key;
-    if (at == start) return path;
-  }
-  return {};  // leads into a cycle without being part of it
-}
-
-std::vector<FieldViolation> FindFaults(const std::vector<Flag>& flags) {
-  std::vector<FieldViolation> faults;
-  for (int i = 0; i < static_cast<int>(flags.size()); ++i) {
-    const Flag& flag = flags[i];
-    const std::string name = flag.key.empty() ? fmt::format("flags[{}]", i) : flag.key;
-    const auto fault = [&](std::string_view field, std::string description) {
-      faults.push_back({fmt::format("{}.{}", name, field), std::move(description)});
-    };
-    if (flag.key.empty()) fault("key", "is empty; every flag needs a key");
-    if (!flag.key.empty() && FindByKey(flags, flag.key) < i) fault("key", "appears more than once");
-    if (flag.rollout_bps > kBuckets) {
-      fault("rollout_percentage", fmt::format("got {}; allowed 0 to 100 %", Percent(Share(flag.rollout_bps))));
-    }
-    if (flag.hash_version != 1 && flag.hash_version != 2) {
-      fault("hash_version", fmt::format("got {}; allowed 1 or 2", flag.hash_version));
-    }
-    // Its 100 buckets cannot split finer, and rounding would expose more or fewer keys than somebody asked for.
-    if (flag.hash_version == 1 && flag.rollout_bps % kBpsPerPercent != 0) {
-      fault("rollout_percentage",
-            fmt::format("got {}; hash_version 1 allows whole percents only", Percent(Share(flag.rollout_bps))));
-    }
-    if (flag.parent.empty()) continue;
-    if (FindByKey(flags, flag.parent) < 0) {
-      fault("parent", fmt::format("no flag is called \"{}\"", flag.parent));
-    } else if (const std::string cycle = CycleFrom(flags, i); !cycle.empty()) {
-      fault("parent", fmt::format("parents form a cycle: {}", cycle));
-    }
-  }
-  return faults;
-}
-
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const FlagSet>> FlagSet::Create(FlagSetSpec spec, uint64_t epoch) {
-  std::vector<FieldViolation> faults = FindFaults(spec.flags);
+  std::vector<FieldViolation> faults;
+  for (FlagFault& fault : FindFlagFaults(spec.flags)) {
+    faults.push_back(
+        {fmt::format("{}.{}", fault.flag, fault.field), fmt::format("{}; allowed {}", fault.what, fault.allowed)});
+  }
   if (!faults.empty()) return InvalidFields(std::move(faults));
   for (Flag& flag : spec.flags) {
+    if (flag.parent_share == ParentShare::kNested) continue;
     if (flag.salt.empty()) flag.salt = flag.key;
+    if (flag.hash_version == 0) flag.hash_version = 2;
+  }
+  for (size_t i = 0; i < spec.flags.size(); ++i) {
+    Flag& flag = spec.flags[i];
+    const Flag& owner = spec.flags[BucketOwner(spec.flags, i)];
+    flag.salt = std::string(owner.salt);
+    flag.hash_version = owner.hash_version;
+    for (Rule& rule : flag.rules) {
+      for (Condition& condition : rule.when) condition.salt = fmt::format("{}-{}", flag.salt, rule.name);
+    }
   }
   return std::shared_ptr<const FlagSet>(new FlagSet(std::move(spec), epoch));
 }
@@ -93,6 +51,15 @@ FlagSet::FlagSet(FlagSetSpec spec, uint64_t epoch)
     bool baseline_only = false;  // ttft_pipeline, or one of its children
     for (int at = static_cast<int>(i); at >= 0; at = nodes_[at].parent) baseline_only |= flags[at].key == kTtftPipeline;
     nodes_[i].emergency = spec_.kill_switch || (spec_.rollback_to_baseline && baseline_only);
+    nodes_[i].split_salt = "split-" + flags[i].salt;
+    int weighted = 0;
+    for (size_t v = 0; v < flags[i].variants.size(); ++v) {
+      const Variant& variant = flags[i].variants[v];
+      nodes_[i].weights += variant.weight;
+      if (variant.name == "off") nodes_[i].off_variant = static_cast<int>(v);
+      if (variant.weight > 0 && ++weighted == 1) nodes_[i].only_variant = static_cast<int>(v);
+    }
+    if (weighted > 1) nodes_[i].only_variant = -1;
   }
 }
 
@@ -102,58 +69,9 @@ int FlagSet::IndexOf(std::string_view key) const {
   return it != by_key_.end() && spec_.flags[*it].key == key ? *it : -1;
 }
 
-Decision FlagSet::Evaluate(std::string_view flag, const EvaluationContext& context, const Decision* parent) const {
-  const int index = IndexOf(flag);
-  if (index < 0) return Decision{.flag = flag, .reason = Reason::kUnknownFlag, .epoch = epoch_};
-  return EvaluateAt(index, context, parent);
-}
-
-Decision FlagSet::EvaluateAt(int index, const EvaluationContext& context, const Decision* known_parent) const {
-  const Flag& flag = spec_.flags[index];
-  const Node& node = nodes_[index];
-  Decision d{.flag = flag.key, .layer = flag.rollout_layer, .epoch = epoch_};
-  if (node.emergency) {
-    d.reason = Reason::kEmergency;
-    d.layer = Layer::kEmergency;
-    return d;
-  }
-  if (!flag.enabled) {
-    d.reason = Reason::kDisabled;
-    d.layer = flag.layer;
-    return d;
-  }
-  if (node.parent >= 0) {
-    const bool known = known_parent != nullptr && known_parent->flag == spec_.flags[node.parent].key;
-    const Decision parent = known ? *known_parent : EvaluateAt(node.parent, context, known_parent);
-    if (!parent.in) {  // keeps what the parent decided with: layer, bucket, threshold
-      d = parent;
-      d.flag = flag.key;
-      if (parent.reason == Reason::kSplit || parent.reason == Reason::kStatic) d.reason = Reason::kParentOut;
-      return d;
-    }
-    d.dry_run = parent.dry_run;
-  }
-  if (flag.targeting != nullptr) {
-    const Targeting::Result result = flag.targeting->Evaluate(flag.key, context);
-    d.reason = result.reason;
-    d.layer = flag.layer;
-    d.variant_value = result.variant;
-    d.in = result.variant != nullptr && IsIn(*result.variant);
-  } else if (flag.rollout_bps == 0 || flag.rollout_bps == kBuckets) {
-    d.reason = Reason::kStatic;
-    d.in = flag.rollout_bps != 0;
-  } else if (context.targeting_key.empty()) {
-    d.reason = Reason::kTargetingKeyMissing;
-  } else {
-    const bool v1 = flag.hash_version == 1;
-    d.reason = Reason::kSplit;
-    d.bucket = static_cast<int32_t>((v1 ? BucketV1 : BucketV2)(flag.salt, context.targeting_key));
-    d.threshold = v1 ? flag.rollout_bps / kBpsPerPercent : flag.rollout_bps;
-    d.in = static_cast<uint32_t>(d.bucket) < d.threshold;
-  }
-  d.variant = d.variant_value != nullptr ? std::string_view(d.variant_value->name) : d.in ? "on" : "off";
-  d.dry_run = d.in && (d.dry_run || flag.dry_run);
-  return d;
+const Flag* FlagSet::Find(std::string_view key) const {
+  const int index = IndexOf(key);
+  return index < 0 ? nullptr : &spec_.flags[index];
 }
 
 bool FlagSet::FeatureOn(const Decision& decision, std::string_view feature) const {
@@ -171,19 +89,35 @@ double FlagSet::EffectiveShare(std::string_view flag) const {
   return index < 0 ? 0.0 : EffectiveShareAt(index);
 }
 
+bool FlagSet::SameBuckets(int a, int b) const {
+  return spec_.flags[a].salt == spec_.flags[b].salt && spec_.flags[a].hash_version == spec_.flags[b].hash_version;
+}
+
+std::optional<double> FlagSet::ExpectedSplitShare(std::string_view flag) const {
+  const int index = IndexOf(flag);
+  if (index < 0) return std::nullopt;
+  RolloutBps reach = kBuckets;  // the buckets that the ancestors leave
+  for (int at = nodes_[index].parent; at >= 0; at = nodes_[at].parent) {
+    if (!SameBuckets(at, index)) continue;
+    const Flag& f = spec_.flags[at];
+    if (f.targeting != nullptr || f.allow != nullptr || f.deny != nullptr || !f.rules.empty()) return std::nullopt;
+    reach = std::min(reach, f.rollout_bps);
+  }
+  const RolloutBps own = spec_.flags[index].rollout_bps;
+  if (own == 0 || own >= reach) return std::nullopt;
+  return static_cast<double>(own) / reach;
+}
+
 double FlagSet::EffectiveShareAt(int index) const {
   if (nodes_[index].emergency) return 0.0;
-  const auto same_buckets = [&](int a, int b) {
-    return spec_.flags[a].salt == spec_.flags[b].salt && spec_.flags[a].hash_version == spec_.flags[b].hash_version;
-  };
   double share = 1.0;
   for (int at = index; at >= 0; at = nodes_[at].parent) {
     bool counted = false;  // a flag nearer to `index` hashes alike and took this one's share into its minimum
-    for (int nearer = index; nearer != at; nearer = nodes_[nearer].parent) counted |= same_buckets(nearer, at);
+    for (int nearer = index; nearer != at; nearer = nodes_[nearer].parent) counted |= SameBuckets(nearer, at);
     if (counted) continue;
     double smallest = 1.0;
     for (int other = at; other >= 0; other = nodes_[other].parent) {
-      if (same_buckets(other, at)) smallest = std::min(smallest, OwnShare(spec_.flags[other]));
+      if (SameBuckets(other, at)) smallest = std::min(smallest, OwnShare(spec_.flags[other]));
     }
     share *= smallest;
   }
@@ -196,6 +130,9 @@ FlagSet::EffectiveState FlagSet::Describe() const {
   if (spec_.rollback_to_baseline) {
     state.lines.push_back(fmt::format("emergency: rollback_to_baseline is on, {} is out", kTtftPipeline));
   }
+  for (const InertValue& inert : spec_.inert) {
+    if (inert.layer > Layer::kRemote) state.warnings.push_back(flags::Describe(inert));
+  }
   for (const int i : by_key_) {
     const Flag& flag = spec_.flags[i];
     std::string line =
@@ -203,7 +140,15 @@ FlagSet::EffectiveState FlagSet::Describe() const {
                     Percent(Share(flag.rollout_bps)), LayerName(flag.rollout_layer));
     if (!flag.parent.empty()) line += fmt::format(", parent {}", flag.parent);
     line += fmt::format(", effective {} of keys", Percent(EffectiveShareAt(i)));
+    if (flag.parent_share == ParentShare::kNested) line += " (nested)";
     if (flag.dry_run) line += ", dry_run";
+    if (!flag.variants.empty()) line += fmt::format(", {} variants", flag.variants.size());
+    if (!flag.rules.empty()) line += fmt::format(", {} rules", flag.rules.size());
+    if (flag.allow != nullptr) line += fmt::format(", {} keys allowed", flag.allow->size());
+    if (flag.deny != nullptr) line += fmt::format(", {} keys denied", flag.deny->size());
+    if (flag.schedule.start) line += ", from " + TimeText(*flag.schedule.start);
+    if (flag.schedule.end) line += ", until " + TimeText(*flag.schedule.end);
+    if (flag.targeting != nullptr) line += ", decided by a program";
     if (flag.hash_version != 2) line += fmt::format(", hash_version {}", flag.hash_version);
     for (const auto& [name, on] : flag.features) line += fmt::format(", {} {}", name, on ? "on" : "off");
     state.lines.push_back(std::move(line));

@@ -68,11 +68,11 @@ qos_policy:
 
 TEST(LoadFlagSpec, SeedsHashesAndEmergency) {
   const auto spec = Load(R"(
-phase5: {enabled: true, rollout_percentage: 33.33, hash_seed: "ttft-pipeline-2025-01-08", hash_version: 1}
+phase5: {enabled: true, rollout_percentage: 33, hash_seed: "ttft-pipeline-2025-01-08", hash_version: 1}
 emergency: {kill_switch: true, rollback_to_baseline: true}
 )");
   ASSERT_THAT(spec, IsOk());
-  EXPECT_EQ(spec->flags[0].rollout_bps, 3333u);
+  EXPECT_EQ(spec->flags[0].rollout_bps, 3300u);
   EXPECT_EQ(spec->flags[0].salt, "ttft-pipeline-2025-01-08");
   EXPECT_EQ(spec->flags[0].hash_version, 1);
   EXPECT_TRUE(spec->kill_switch);
@@ -148,13 +148,14 @@ TEST(LoadFlagSpec, Faults) {
   EXPECT_THAT(FaultsOf("ttft_pipline: {enabled: true}\n"),
               ElementsAre("f.yaml:1: ttft_pipline: unknown flag (did you mean ttft_pipeline?); allowed: phase5, "
                           "ttft_pipeline, qos_policy, emergency, or a flag of your own with another name"));
-  EXPECT_THAT(
-      FaultsOf("qos_policy: {enabled: true, dryrun: true}\n"),
-      ElementsAre("f.yaml:1: qos_policy.dryrun: unknown key (did you mean dry_run?); allowed: dry_run, enabled, "
-                  "hash_seed, hash_version, rollout_percentage"));
+  EXPECT_THAT(FaultsOf("qos_policy: {enabled: true, dryrun: true}\n"),
+              ElementsAre("f.yaml:1: qos_policy.dryrun: unknown key (did you mean dry_run?); allowed: allow, deny, "
+                          "dry_run, enabled, hash_seed, hash_version, parent, parent_share, rollout_percentage, rules, "
+                          "schedule, variants"));
   EXPECT_THAT(FaultsOf("mine: {enabled: true, enabeld: true}\n"),
-              ElementsAre("f.yaml:1: mine.enabeld: unknown key (did you mean enabled?); allowed: dry_run, enabled, "
-                          "hash_seed, hash_version, rollout_percentage"));
+              ElementsAre("f.yaml:1: mine.enabeld: unknown key (did you mean enabled?); allowed: allow, deny, "
+                          "dry_run, enabled, hash_seed, hash_version, parent, parent_share, rollout_percentage, "
+                          "rules, schedule, variants"));
   EXPECT_THAT(FaultsOf("phase5: {enabled: true}\nphase5: {enabled: false}\n"),
               ElementsAre("f.yaml:2: phase5: given twice (first in line 1); allowed: once"));
   EXPECT_THAT(FaultsOf("\"my flag\": {enabled: true}\n"),

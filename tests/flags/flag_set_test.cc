@@ -271,11 +271,13 @@ TEST(FlagSetCreateTest, NamesEveryFaultAtOnce) {
     faults.push_back(v.field + " " + v.description);
   EXPECT_THAT(faults,
               UnorderedElementsAre("f.rollout_percentage got 100.01 %; allowed 0 to 100 %",
-                                   "f.key appears more than once", "flags[2].key is empty; every flag needs a key",
-                                   "orphan.parent no flag is called \"nope\"", "v3.hash_version got 3; allowed 1 or 2",
-                                   "v1.rollout_percentage got 1.5 %; hash_version 1 allows whole percents only",
-                                   "me.parent parents form a cycle: me -> me",
-                                   "a.parent parents form a cycle: a -> b -> c -> a"));
+                                   "f.key appears more than once; allowed once",
+                                   "flags[2].key is empty; allowed a key for every flag",
+                                   "orphan.parent no flag is called \"nope\"; allowed a flag of this set",
+                                   "v3.hash_version got 3; allowed 1 or 2",
+                                   "v1.rollout_percentage got 1.5 %; allowed whole percents, as hash_version is 1",
+                                   "me.parent parents form a cycle: me -> me; allowed parents without a cycle",
+                                   "a.parent parents form a cycle: a -> b -> c -> a; allowed parents without a cycle"));
 }
 
 TEST(FlagSetCreateTest, AnEmptySetIsValid) { EXPECT_FALSE(Ask(*Make({}), "phase5").in); }
