@@ -240,6 +240,7 @@ absl::StatusOr<RuntimeConfig> LoadRuntimeConfig(const std::string& path, const E
     config.models.default_geometry = defaults.geometry;
     ReadModels(root, defaults, &config.models.models);
     root.Paths("model_roots", kMaxModels, &config.models.model_roots);
+    root.Text("state_folder", kPathBytes, &config.state_folder);
     root.Text("probe_cache_dir", kPathBytes, &config.probe_cache_dir);
     ReadAdmission(root.Map("admission"), &config.admission);
     ReadBreaker(root.Map("circuit_breaker"), &config.breaker);

@@ -53,6 +53,7 @@ struct RuntimeConfig {
   LogOptions log;
   engine::ModelPoolOptions models;
   engine::SchedulerOptions scheduler;
+  std::string state_folder;      // overrides and emergency switches; empty: nothing is kept
   std::string probe_cache_dir;   // verdicts on model files; empty: memory only
   int default_max_tokens = 256;  // when a request says none
   int max_tokens_limit = 2048;   // streaming.maxTokens: larger requests are refused

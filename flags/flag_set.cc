@@ -60,7 +60,14 @@ FlagSet::FlagSet(FlagSetSpec spec, uint64_t epoch)
       if (variant.weight > 0 && ++weighted == 1) nodes_[i].only_variant = static_cast<int>(v);
     }
     if (weighted > 1) nodes_[i].only_variant = -1;
+    for (const Rule& rule : flags[i].rules) {
+      for (const Condition& condition : rule.when) {
+        if (condition.attribute == Condition::Attribute::kHeader) header_names_.push_back(condition.header);
+      }
+    }
   }
+  std::sort(header_names_.begin(), header_names_.end());
+  header_names_.erase(std::unique(header_names_.begin(), header_names_.end()), header_names_.end());
 }
 
 int FlagSet::IndexOf(std::string_view key) const {

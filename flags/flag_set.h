@@ -56,6 +56,8 @@ class FlagSet {
   std::optional<double> ExpectedSplitShare(std::string_view flag) const;
 
   const Flag* Find(std::string_view key) const;  // null: unknown
+  // Those that rules look at, each once.
+  const std::vector<std::string>& header_names() const { return header_names_; }
   uint64_t epoch() const { return epoch_; }
   const std::vector<Flag>& flags() const { return spec_.flags; }
   const FlagSetSpec& spec() const { return spec_; }
@@ -93,6 +95,7 @@ class FlagSet {
 
   const FlagSetSpec spec_;
   const uint64_t epoch_;
+  std::vector<std::string> header_names_;
   std::vector<int> by_key_;  // indices of spec_.flags, ordered by key
   std::vector<Node> nodes_;
 };

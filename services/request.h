@@ -2,6 +2,7 @@
 // HTTP) turns its message into, and what request_flow works on.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -40,6 +41,7 @@ struct InferenceRequest {
   bool truncate_prompt = false;
   qos::QosClass qos_class = qos::QosClass::kStandard;  // as asked; the flow clamps it
   std::string tenant, user, conversation;              // as asked; an authenticated caller's tenant replaces it
+  std::map<std::string, std::string> headers;          // that rules of flags may look at; names in lower case
   MonoTime arrival{};
   MonoTime deadline = kInfiniteFuture;  // of the call; the flow applies the default
 };

@@ -18,6 +18,20 @@ std::string_view TargetingKey(const InferenceRequest& r) {
   return r.conversation.empty() ? std::string_view(r.request_id) : std::string_view(r.conversation);
 }
 
+class RequestHeaders final : public flags::HeaderSource {
+ public:
+  explicit RequestHeaders(const std::map<std::string, std::string>& headers) : headers_(headers) {}
+  std::string_view Header(std::string_view name) const override {
+    for (const auto& [known, value] : headers_) {  // a handful; map::find would need a std::string
+      if (known == name) return value;
+    }
+    return {};
+  }
+
+ private:
+  const std::map<std::string, std::string>& headers_;
+};
+
 bool ServerFault(const absl::Status& s) {
   return absl::IsInternal(s) || absl::IsUnavailable(s) || absl::IsUnknown(s) || absl::IsDataLoss(s);
 }
@@ -113,11 +127,14 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
 
   // --- 1 gate: which features is this request in? ---
   void Gate() {
+    const RequestHeaders headers(request_.headers);
     decisions_ = parts_.gate.Decide({.targeting_key = TargetingKey(request_),
                                      .tenant = request_.tenant,
                                      .user = request_.user,
                                      .model = info_.model,
-                                     .qos_class = qos::QosClassName(request_.qos_class)});
+                                     .qos_class = qos::QosClassName(request_.qos_class),
+                                     .headers = &headers,
+                                     .now = parts_.clock.WallNow()});
     info_.flags = fmt::format("{}, {}, {}", flags::Explain(decisions_.phase5), flags::Explain(decisions_.ttft_pipeline),
                               flags::Explain(decisions_.qos_policy));
   }

@@ -4,25 +4,54 @@
 #include <thread>
 #include <utility>
 
+#include "base/file_watch.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "base/mutex.h"
 #include "base/status.h"
+#include "config/config_loader.h"
 #include "engine/scheduler/compute_gate.h"
 #include "engine/scheduler/scheduler_probe.h"
 #include "flags/flag_gate.h"
+#include "flags/flag_sources.h"
 #include "fmt/format.h"
 #include "qos/admission.h"
 #include "qos/breaker_registry.h"
+#include "services/flag_control.h"
 #include "services/grpc/grpc_server.h"
 #include "services/request_flow.h"
 #include "services/telemetry/metrics_endpoint.h"
 #include "services/telemetry/request_probe.h"
+#include "state/file_store.h"
 
 namespace sluice::services {
 namespace {
 
 constexpr Duration kTick = std::chrono::milliseconds(5);
+
+// One line, and one for each thing that now decides differently; or the reason why nothing changes.
+void LogUpdate(const flags::FlagUpdate& update) {
+  const std::string layer(flags::LayerName(update.layer));
+  if (!update.status.ok()) {
+    LogError("flags kept as they were",
+             {{"layer", layer}, {"cause", update.cause}, {"error", std::string(update.status.message())}});
+    return;
+  }
+  const std::string epoch = std::to_string(update.epoch);
+  LogInfo("flags reloaded", {{"layer", layer},
+                             {"cause", update.cause},
+                             {"changes", std::to_string(update.changes.size()), true},
+                             {"epoch", epoch, true}});
+  for (const flags::FlagChange& change : update.changes) {
+    LogInfo("flag changed", {{"flag", change.flag},
+                             {"field", change.field},
+                             {"before", change.before},
+                             {"after", change.after},
+                             {"layer", layer},
+                             {"cause", update.cause},
+                             {"epoch", epoch, true}});
+  }
+}
 
 void LogFlags(const flags::FlagSet& set) {
   const flags::FlagSet::EffectiveState state = set.Describe();
@@ -34,12 +63,16 @@ void LogFlags(const flags::FlagSet& set) {
 
 // Members in order of construction: each uses only what stands above it, and is destroyed before it.
 struct Server::Impl {
-  Impl(ServerParts p, std::shared_ptr<const flags::FlagSet> flag_set, const Clock& c)
+  Impl(ServerParts p, std::shared_ptr<const flags::FlagSet> flag_set, std::unique_ptr<state::StateStore> s,
+       const Clock& c)
       : parts(std::move(p)),
         clock(c),
         engine_metrics(registry),
         request_probe(registry, clock),
         gate(std::move(flag_set), registry),
+        store(std::move(s)),
+        flag_sources(gate, parts.flags, LogUpdate),
+        flag_control(flag_sources, gate, store.get(), clock),
         admission(parts.runtime.admission, clock, registry),
         breakers(parts.runtime.breaker, clock, registry),
         models(
@@ -57,6 +90,7 @@ struct Server::Impl {
               .default_deadline = parts.runtime.admission.default_deadline}) {}
 
   std::string State() const { return draining ? "draining" : ready ? "ready" : "starting"; }
+  absl::Status ReloadFlags(absl::StatusOr<flags::LayerContent> file, const std::string& cause);
   void KeepHouse();
   void WarmUp();
   void BecomeReady(const std::string& model);
@@ -69,12 +103,16 @@ struct Server::Impl {
   engine::ComputeGate compute_gate;
   RequestProbe request_probe;
   flags::FlagGate gate;
+  const std::unique_ptr<state::StateStore> store;  // null: nothing is kept
+  flags::FlagSources flag_sources;
+  FlagControl flag_control;
   qos::Admission admission;
   qos::BreakerRegistry breakers;
   engine::ModelPool models;
   RequestFlow flow;
   std::unique_ptr<MetricsEndpoint> metrics;
   std::unique_ptr<GrpcServer> grpc;
+  std::unique_ptr<FileWatch> flags_watch;
 
   std::atomic<bool> ready{false};     // atomic: read by handlers on any thread
   std::atomic<bool> draining{false};  // likewise
@@ -88,9 +126,13 @@ struct Server::Impl {
 Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerParts parts, const Clock& clock) {
-  SLUICE_ASSIGN_OR_RETURN(auto flag_set, flags::FlagSet::Create(parts.flags, /*epoch=*/1));
-  LogFlags(*flag_set);
-  auto impl = std::make_unique<Impl>(std::move(parts), std::move(flag_set), clock);
+  SLUICE_ASSIGN_OR_RETURN(auto flag_set, flags::FlagSet::Create(flags::MergeLayers(parts.flags), /*epoch=*/1));
+  std::unique_ptr<state::StateStore> store;
+  if (const std::string& folder = parts.runtime.state_folder; !folder.empty()) {
+    SLUICE_ASSIGN_OR_RETURN(store, state::FileStore::Open(folder));
+  }
+  auto impl = std::make_unique<Impl>(std::move(parts), std::move(flag_set), std::move(store), clock);
+  LogFlags(*impl->gate.snapshot());
   Impl* const self = impl.get();
   const config::ServerOptions& options = self->parts.runtime.server;
   if (!options.metrics_address.empty()) {
@@ -101,6 +143,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerParts parts, const C
                                                         {.flow = self->flow,
                                                          .models = self->models,
                                                          .gate = self->gate,
+                                                         .flag_sources = self->flag_sources,
+                                                         .flag_control = self->flag_control,
                                                          .admission = self->admission,
                                                          .breakers = self->breakers,
                                                          .clock = clock,
@@ -110,9 +154,17 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerParts parts, const C
                                                                  self->parts.on_drain_requested(grace);
                                                              },
                                                          .state = [self] { return self->State(); }}));
+  auto server = std::unique_ptr<Server>(new Server(std::move(impl)));
+  if (const std::string& file = self->parts.flags_file; !file.empty()) {
+    SLUICE_ASSIGN_OR_RETURN(self->flags_watch, FileWatch::Start({.paths = {file}}, [self](const auto&) {
+                              (void)self->ReloadFlags(config::LoadFlagFile(self->parts.flags_file), "file changed");
+                            }));
+    // What changed between the first look at the file and the watch.
+    (void)self->ReloadFlags(config::LoadFlagFile(file), "file changed");
+  }
   self->housekeeper = std::thread([self] { self->KeepHouse(); });
   self->WarmUp();
-  return std::unique_ptr<Server>(new Server(std::move(impl)));
+  return server;
 }
 
 Server::~Server() {
@@ -122,7 +174,7 @@ Server::~Server() {
     impl_->stopping = true;
   }
   impl_->wake.SignalAll();
-  impl_->housekeeper.join();
+  if (impl_->housekeeper.joinable()) impl_->housekeeper.join();
 }
 
 void Server::Impl::KeepHouse() {
@@ -186,18 +238,15 @@ int Server::metrics_port() const { return impl_->metrics == nullptr ? 0 : impl_-
 
 std::string Server::state() const { return impl_->State(); }
 
-absl::Status Server::ReloadFlags(absl::StatusOr<flags::FlagSetSpec> spec) {
-  const uint64_t epoch = impl_->gate.snapshot()->epoch() + 1;
-  auto next = spec.ok() ? flags::FlagSet::Create(*std::move(spec), epoch) : spec.status();
-  if (!next.ok()) {
-    impl_->gate.CountFailedReload();
-    LogError("flags kept as they were", {{"error", std::string(next.status().message())}});
-    return next.status();
-  }
-  LogFlags(**next);
-  impl_->gate.Swap(*std::move(next));
-  LogInfo("flags reloaded", {{"epoch", std::to_string(epoch), true}});
-  return absl::OkStatus();
+absl::Status Server::Impl::ReloadFlags(absl::StatusOr<flags::LayerContent> file, const std::string& cause) {
+  if (file.ok()) return flag_sources.SetLayer(flags::Layer::kFile, *std::move(file), cause);
+  gate.CountFailedReload();
+  LogUpdate({.layer = flags::Layer::kFile, .cause = cause, .status = file.status()});
+  return file.status();
+}
+
+absl::Status Server::ReloadFlags(absl::StatusOr<flags::LayerContent> file, const std::string& cause) {
+  return impl_->ReloadFlags(std::move(file), cause);
 }
 
 void Server::Drain(Duration grace) {

@@ -10,13 +10,14 @@
 #include "base/clock.h"
 #include "config/server_config.h"
 #include "engine/models/model_pool.h"
-#include "flags/flag_set.h"
+#include "flags/layers.h"
 
 namespace sluice::services {
 
 struct ServerParts {
   config::RuntimeConfig runtime;
-  flags::FlagSetSpec flags;
+  flags::Layers flags;     // default, file and env
+  std::string flags_file;  // reloaded when it changes; empty: never
   std::vector<config::ApiKey> keys;
   engine::BackendFactory make_backend;
   engine::FileProbe probe;
@@ -37,9 +38,9 @@ class Server {
   // "starting", "ready", "draining".
   std::string state() const;
 
-  // Replaces the flags at once; the epoch goes up by one. The old set stays when `spec` is an error (of reading it) or
-  // invalid: that is counted, logged and returned. One caller at a time.
-  absl::Status ReloadFlags(absl::StatusOr<flags::FlagSetSpec> spec);
+  // Replaces the file layer at once; the epoch goes up by one when that changes anything. The old set stays when `file`
+  // is an error (of reading it) or makes the whole invalid: that is counted, logged and returned.
+  absl::Status ReloadFlags(absl::StatusOr<flags::LayerContent> file, const std::string& cause);
 
   // Readiness off, refuse new work with UNAVAILABLE (DRAINING), let open calls finish within `grace` (zero: the
   // configured one), cancel the rest. Blocks; idempotent.

@@ -186,8 +186,8 @@ int ServeSluice(Duration step) {
                        .parent = std::move(parent),
                        .features = {{"warmup_queue", true}, {"kv_prep", true}}};
   };
-  parts.flags.flags = {flag("phase5", "", false), flag("ttft_pipeline", "phase5", false),
-                       flag("qos_policy", "phase5", true)};
+  parts.flags[flags::Layer::kFile].flags = {flag("phase5", "", false), flag("ttft_pipeline", "phase5", false),
+                                            flag("qos_policy", "phase5", true)};
   parts.probe = [](const std::string&) { return absl::OkStatus(); };
   parts.make_backend = [step](const engine::ModelSpec& spec) -> absl::StatusOr<std::unique_ptr<engine::Backend>> {
     return std::make_unique<engine::SyntheticBackend>(

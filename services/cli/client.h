@@ -41,9 +41,11 @@ class Client {
 std::string ToJson(const google::protobuf::Message& message);
 
 // The commands; each returns an exit code.
+int FlagsCommand(const Args& args);
 int GenerateCommand(const Args& args);
 int ModelsCommand(const Args& args);
 int StatusCommand(const Args& args);
+const Command& FlagsSpec();
 const Command& GenerateSpec();
 const Command& ModelsSpec();
 const Command& StatusSpec();

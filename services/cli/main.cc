@@ -30,7 +30,10 @@ const Program& Sluicectl() {
 }
 
 std::vector<Entry> Commands() {
-  return {{GenerateSpec(), GenerateCommand}, {ModelsSpec(), ModelsCommand}, {StatusSpec(), StatusCommand}};
+  return {{GenerateSpec(), GenerateCommand},
+          {ModelsSpec(), ModelsCommand},
+          {FlagsSpec(), FlagsCommand},
+          {StatusSpec(), StatusCommand}};
 }
 
 std::string Overview() {

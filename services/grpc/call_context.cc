@@ -108,7 +108,18 @@ std::shared_ptr<const void> CountOpen(const std::shared_ptr<OpenCalls>& calls) {
 struct CallGuard::Impl {
   const std::vector<config::ApiKey> keys;
   const Clock& clock;
+  const flags::FlagGate* gate;
   const std::shared_ptr<OpenCalls> calls = std::make_shared<OpenCalls>();
+
+  // One that is unfit fulfils no rule, which is no reason to refuse the call.
+  void AddRuleHeaders(const grpc::CallbackServerContext& context, CallContext& call) const {
+    if (gate == nullptr) return;
+    const auto set = gate->snapshot();
+    for (const std::string& name : set->header_names()) {
+      auto value = ReadHeader(context, name, kMaxHeaderBytes);
+      if (value.ok() && value->has_value()) call.headers.emplace(name, **std::move(value));
+    }
+  }
 
   absl::StatusOr<Caller> Authenticate(const grpc::CallbackServerContext& context) const {
     if (keys.empty()) return Caller{.admin = true};
@@ -128,8 +139,8 @@ struct CallGuard::Impl {
   }
 };
 
-CallGuard::CallGuard(std::vector<config::ApiKey> keys, const Clock& clock)
-    : impl_(new Impl{.keys = std::move(keys), .clock = clock}) {
+CallGuard::CallGuard(std::vector<config::ApiKey> keys, const Clock& clock, const flags::FlagGate* gate)
+    : impl_(new Impl{.keys = std::move(keys), .clock = clock, .gate = gate}) {
   for (const config::ApiKey& key : impl_->keys) {
     SLUICE_CHECK(key.token_sha256.size() == 64, "config checked that token_sha256 has 64 hex digits");
   }
@@ -153,6 +164,7 @@ absl::StatusOr<CallContext> CallGuard::Open(const grpc::CallbackServerContext& c
     SLUICE_ASSIGN_OR_RETURN(std::optional<std::string> value, ReadHeader(context, name, kMaxHeaderBytes));
     if (value.has_value()) call.headers.emplace(name, *std::move(value));
   }
+  impl_->AddRuleHeaders(context, call);
   call.deadline = DeadlineOn(impl_->clock, context);
   call.open = CountOpen(impl_->calls);
   return call;

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "config/server_config.h"
+#include "flags/flag_gate.h"
 #include "services/request.h"
 
 namespace grpc {
@@ -25,7 +26,8 @@ struct CallContext {
   MonoTime arrival{};
   MonoTime deadline = kInfiniteFuture;  // from grpc-timeout
   std::string peer;
-  // Headers a door may use: x-sluice-class, x-sluice-tenant, x-session-id, x-llm-d-slo-ttft-ms. Lower case, printable.
+  // Headers a door may use: x-sluice-class, x-sluice-tenant, x-session-id, x-llm-d-slo-ttft-ms; and those that the
+  // rules of flags look at. Lower case, printable.
   std::map<std::string, std::string> headers;
   // While a copy of this lives the call counts as open: a reactor keeps its CallContext until OnDone.
   std::shared_ptr<const void> open;
@@ -35,7 +37,8 @@ struct CallContext {
 class CallGuard {
  public:
   // `keys` empty: everybody is an unauthenticated caller and an admin (loopback, or insecure by choice).
-  CallGuard(std::vector<config::ApiKey> keys, const Clock& clock);
+  // `gate` null: no rules. It outlives this.
+  CallGuard(std::vector<config::ApiKey> keys, const Clock& clock, const flags::FlagGate* gate = nullptr);
   ~CallGuard();
 
   // UNAUTHENTICATED (TOKEN_MISSING, TOKEN_UNKNOWN) when keys exist and `authorization: Bearer …` does not match;

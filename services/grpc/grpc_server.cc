@@ -75,7 +75,8 @@ void SetLimits(const config::ServerOptions& options, grpc::ServerBuilder& builde
 }  // namespace
 
 struct GrpcServer::Impl {
-  Impl(std::vector<config::ApiKey> keys, const Clock& clock) : guard(std::move(keys), clock) {}
+  Impl(std::vector<config::ApiKey> keys, const Clock& clock, const flags::FlagGate& gate)
+      : guard(std::move(keys), clock, &gate) {}
 
   // Destroyed last to first: the server before the services before the guard.
   CallGuard guard;
@@ -93,9 +94,10 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const config::Serv
                                                               std::vector<config::ApiKey> keys, DoorContext doors) {
   SLUICE_ASSIGN_OR_RETURN(std::shared_ptr<grpc::ServerCredentials> credentials, MakeServerCredentials(options.tls));
   EnablePluginsOnce();
-  auto impl = std::make_unique<Impl>(std::move(keys), doors.clock);
+  auto impl = std::make_unique<Impl>(std::move(keys), doors.clock, doors.gate);
   impl->services.push_back(MakeInferenceService(doors, impl->guard));
   impl->services.push_back(MakeAdminService(doors, impl->guard));
+  impl->services.push_back(MakeFlagService(doors, impl->guard));
   impl->services.push_back(MakeOipService(doors, impl->guard));
 
   grpc::ServerBuilder builder;

@@ -10,8 +10,10 @@
 #include "config/server_config.h"
 #include "engine/models/model_pool.h"
 #include "flags/flag_gate.h"
+#include "flags/flag_sources.h"
 #include "qos/admission.h"
 #include "qos/breaker_registry.h"
+#include "services/flag_control.h"
 #include "services/request_flow.h"
 
 namespace sluice::services {
@@ -21,6 +23,8 @@ struct DoorContext {
   RequestFlow& flow;
   engine::ModelPool& models;
   flags::FlagGate& gate;
+  flags::FlagSources& flag_sources;
+  FlagControl& flag_control;
   qos::Admission& admission;
   qos::BreakerRegistry& breakers;
   const Clock& clock;

@@ -204,6 +204,7 @@ InferenceRequest DecodeCommon(const Message& m, const CallContext& call, const F
   InferenceRequest request;
   request.request_id = m.request_id().empty() ? call.request_id : m.request_id();
   request.caller = call.caller;
+  request.headers = call.headers;
   request.door = "grpc";
   request.model = m.model();
   request.qos_class = DecodeClass(m.priority_class(), call, check);

@@ -248,16 +248,16 @@ TEST(ServerTest, ARefusedReloadOfTheFlagsIsCountedAndChangesNothing) {
   };
   const auto epoch = [&server] { return Scrape(server.server().metrics_port(), "sluice_flag_epoch"); };
   EXPECT_EQ(reloads("failed"), 0);
-  EXPECT_FALSE(server.server().ReloadFlags(absl::NotFoundError("no such file")).ok());
+  EXPECT_FALSE(server.server().ReloadFlags(absl::NotFoundError("no such file"), "test").ok());
   EXPECT_EQ(reloads("failed"), 1);
-  const flags::FlagSetSpec orphan{.flags = {{.key = "ttft_pipeline", .enabled = true, .parent = "nobody"}}};
-  EXPECT_EQ(server.server().ReloadFlags(orphan).code(), absl::StatusCode::kInvalidArgument);
+  const flags::LayerContent orphan{.flags = {{.key = "ttft_pipeline", .enabled = true, .parent = "nobody"}}};
+  EXPECT_EQ(server.server().ReloadFlags(orphan, "test").code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(reloads("failed"), 2);
   EXPECT_EQ(reloads("ok"), 0);
   EXPECT_EQ(epoch(), 1);
   EXPECT_EQ(Generate(server.inference(), Greedy("x", 2)).finish.pipeline(), "ttft");
 
-  EXPECT_TRUE(server.server().ReloadFlags(flags::FlagSetSpec{}).ok());
+  EXPECT_TRUE(server.server().ReloadFlags(flags::LayerContent{}, "test").ok());
   EXPECT_EQ(reloads("ok"), 1);
   EXPECT_EQ(epoch(), 2);
   EXPECT_EQ(Generate(server.inference(), Greedy("x", 2)).finish.pipeline(), "baseline");

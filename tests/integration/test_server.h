@@ -10,10 +10,12 @@
 #include <vector>
 
 #include "base/check.h"
+#include "config/config_loader.h"
 #include "engine/backend/synthetic_backend.h"
 #include "gtest/gtest.h"
 #include "services/server.h"
 #include "sluice/v1/admin.grpc.pb.h"
+#include "sluice/v1/flags.grpc.pb.h"
 #include "sluice/v1/inference.grpc.pb.h"
 
 namespace sluice::test {
@@ -28,7 +30,9 @@ struct TestServerOptions {
   engine::BackendFactory make_backend;  // empty: synthetic with `backend`
   std::string model_path = "synthetic:";
   std::string grpc_address = "127.0.0.1:0";
-  bool metrics = false;  // needed for Scrape; the listener takes two seconds to close
+  std::string flags_file;              // in place of the flags above; watched
+  flags::LayerContent flag_variables;  // what the environment says
+  bool metrics = false;                // needed for Scrape; the listener takes two seconds to close
 };
 
 class TestServer {
@@ -41,19 +45,27 @@ class TestServer {
     if (parts.runtime.models.models.empty()) {
       parts.runtime.models.models = {{.name = "default", .path = o.model_path, .geometry = o.backend.geometry}};
     }
-    parts.flags.flags = {{.key = "phase5", .enabled = true, .rollout_bps = flags::kBuckets, .salt = "phase5"},
-                         {.key = "ttft_pipeline",
-                          .enabled = true,
-                          .rollout_bps = o.ttft_bps,
-                          .salt = "ttft",
-                          .parent = "phase5",
-                          .features = {{"warmup_queue", true}, {"kv_prep", true}}},
-                         {.key = "qos_policy",
-                          .enabled = true,
-                          .rollout_bps = flags::kBuckets,
-                          .salt = "qos",
-                          .dry_run = true,
-                          .parent = "phase5"}};
+    parts.flags[flags::Layer::kFile].flags = {
+        {.key = "phase5", .enabled = true, .rollout_bps = flags::kBuckets, .salt = "phase5"},
+        {.key = "ttft_pipeline",
+         .enabled = true,
+         .rollout_bps = o.ttft_bps,
+         .salt = "ttft",
+         .parent = "phase5",
+         .features = {{"warmup_queue", true}, {"kv_prep", true}}},
+        {.key = "qos_policy",
+         .enabled = true,
+         .rollout_bps = flags::kBuckets,
+         .salt = "qos",
+         .dry_run = true,
+         .parent = "phase5"}};
+    if (!o.flags_file.empty()) {
+      auto layers = config::LoadFlagLayers(o.flags_file, nullptr);
+      SLUICE_CHECK(layers.ok(), "the test's flags are valid");
+      parts.flags = *std::move(layers);
+      parts.flags_file = o.flags_file;
+    }
+    parts.flags[flags::Layer::kEnv] = o.flag_variables;
     parts.keys = o.keys;
     parts.probe = [](const std::string&) { return absl::OkStatus(); };
     parts.make_backend =
@@ -72,6 +84,7 @@ class TestServer {
     while (server_->state() == "starting") std::this_thread::yield();
     inference_ = pb::InferenceService::NewStub(Channel());
     admin_ = pb::AdminService::NewStub(Channel());
+    flags_ = pb::FlagService::NewStub(Channel());
   }
 
   std::shared_ptr<grpc::Channel> Channel(const grpc::ChannelArguments& arguments = {}) const {
@@ -79,6 +92,7 @@ class TestServer {
   }
   pb::InferenceService::Stub& inference() { return *inference_; }
   pb::AdminService::Stub& admin() { return *admin_; }
+  pb::FlagService::Stub& flags() { return *flags_; }
   services::Server& server() { return *server_; }
   const std::string& address() const { return address_; }
   void Stop() { server_.reset(); }
@@ -89,6 +103,7 @@ class TestServer {
   std::string address_;
   std::unique_ptr<pb::InferenceService::Stub> inference_;
   std::unique_ptr<pb::AdminService::Stub> admin_;
+  std::unique_ptr<pb::FlagService::Stub> flags_;
 };
 
 // One finished Generate call.
