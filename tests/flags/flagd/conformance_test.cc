@@ -182,7 +182,8 @@ json Version(json version) { return {{"version", std::move(version)}}; }
 
 TEST(SemVerConformance, OrderAndRanges) {
   const std::string order = OneFlag("order", {"equal", "greater", "lesser", "none"}, R"({"if": [
-      {"sem_ver": [{"var": "version"}, "=", "2.0.0"]}, "equal", {"sem_ver": [{"var": "version"}, ">", "2.0.0"]}, "greater",
+      {"sem_ver": [{"var": "version"}, "=", "2.0.0"]}, "equal",
+      {"sem_ver": [{"var": "version"}, ">", "2.0.0"]}, "greater",
       {"sem_ver": [{"var": "version"}, "<", "2.0.0"]}, "lesser", "none"]})");
   ExpectAll(order, "order",
             {{Version("2.0.0"), "equal"},
@@ -191,7 +192,8 @@ TEST(SemVerConformance, OrderAndRanges) {
              {Version("2.0.0-alpha"), "lesser"},
              {Version("2.0.0.0"), "none"}});
   const std::string range = OneFlag("range", {"minor", "major", "none"}, R"({"if": [
-      {"sem_ver": [{"var": "version"}, "~", "3.0.0"]}, "minor", {"sem_ver": [{"var": "version"}, "^", "3.0.0"]}, "major",
+      {"sem_ver": [{"var": "version"}, "~", "3.0.0"]}, "minor",
+      {"sem_ver": [{"var": "version"}, "^", "3.0.0"]}, "major",
       "none"]})");
   ExpectAll(range, "range", {{Version("3.0.1"), "minor"}, {Version("3.1.0"), "major"}, {Version("4.0.0"), "none"}});
 }
