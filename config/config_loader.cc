@@ -24,6 +24,7 @@ void ReadServer(Section server, ServerOptions* out) {
   server.Integer("max_message_bytes", 1 << 10, 256 << 20, &out->max_message_bytes);
   server.Integer("max_metadata_bytes", 1 << 10, 1 << 20, &out->max_metadata_bytes);
   server.Integer("max_streams_per_connection", 1, 100'000, &out->max_streams_per_connection);
+  server.Integer("max_flag_event_streams", 0, 100'000, &out->max_flag_event_streams);
   server.Millis("max_connection_age_ms", kSecondMs, 7 * kDayMs, &out->max_connection_age);
   server.Millis("max_connection_age_grace_ms", 0, kHourMs, &out->max_connection_age_grace);
   server.Millis("min_client_ping_interval_ms", kSecondMs, kHourMs, &out->min_client_ping_interval);

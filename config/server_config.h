@@ -35,6 +35,7 @@ struct ServerOptions {
   int max_message_bytes = 4 << 20;
   int max_metadata_bytes = 8 << 10;
   int max_streams_per_connection = 256;
+  int max_flag_event_streams = 256;  // of flagd's EventStream, over all connections
   Duration max_connection_age = std::chrono::minutes(30);
   Duration max_connection_age_grace = std::chrono::minutes(5);
   Duration min_client_ping_interval = std::chrono::seconds(10);

@@ -258,6 +258,7 @@ void Server::Drain(Duration grace) {
   LogInfo("draining", {{"grace_ms", fmt::format("{:.0f}", ToMillis(grace)), true},
                        {"running", std::to_string(impl.admission.running()), true}});
   impl.grpc->SetReady(false);
+  impl.grpc->EndEventStreams();
   impl.WaitUntil(std::min(SaturatingAdd(impl.clock.Now(), options.drain_delay), end), [] { return false; });
   impl.admission.StartDrain(/*retry_after=*/std::chrono::seconds(1));
   impl.WaitUntil(end, [&impl] { return impl.admission.running() == 0 && impl.grpc->open_streams() == 0; });

@@ -21,6 +21,8 @@
 #include "services/grpc/call_context.h"
 #include "services/grpc/credentials.h"
 #include "services/grpc/doors.h"
+#include "services/grpc/flag_events.h"
+#include "services/grpc/flagd_service.h"
 
 namespace sluice::services {
 namespace {
@@ -30,6 +32,8 @@ constexpr Duration kHandshakeTimeout = std::chrono::seconds(10);
 constexpr Duration kKeepaliveTime = std::chrono::seconds(60);
 constexpr Duration kKeepaliveTimeout = std::chrono::seconds(20);
 constexpr int kMaxPingStrikes = 2;
+// What flagd's clients are used to.
+constexpr Duration kFlagKeepAlive = std::chrono::seconds(20);
 // For the last bytes of calls that are done, and for watchers of health, which would stay for ever.
 constexpr Duration kFlushGrace = std::chrono::milliseconds(500);
 
@@ -80,6 +84,7 @@ struct GrpcServer::Impl {
 
   // Destroyed last to first: the server before the services before the guard.
   CallGuard guard;
+  std::unique_ptr<FlagEvents> flag_events;
   std::vector<std::unique_ptr<grpc::Service>> services;
   std::unique_ptr<grpc::Server> server;
   int port = 0;
@@ -99,6 +104,10 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const config::Serv
   impl->services.push_back(MakeAdminService(doors, impl->guard));
   impl->services.push_back(MakeFlagService(doors, impl->guard));
   impl->services.push_back(MakeOipService(doors, impl->guard));
+  impl->flag_events = std::make_unique<FlagEvents>(doors.gate, options.max_flag_event_streams, kFlagKeepAlive);
+  for (auto& service : MakeFlagdServices(doors, impl->guard, *impl->flag_events)) {
+    impl->services.push_back(std::move(service));
+  }
 
   grpc::ServerBuilder builder;
   SetLimits(options, builder);
@@ -129,11 +138,14 @@ void GrpcServer::SetReady(bool ready) {
   impl_->SetHealth("readiness", ready);
 }
 
+void GrpcServer::EndEventStreams() { impl_->flag_events->Shutdown(); }
+
 int GrpcServer::open_streams() const { return impl_->guard.open_calls(); }
 
 void GrpcServer::Shutdown(Duration grace) {
   if (impl_->shut_down.exchange(true)) return;
   SetReady(false);
+  EndEventStreams();
   // Still listening: probes see `liveness`, and admission tells late callers that it drains and when to retry.
   impl_->guard.WaitIdle(grace);
   // A time span, so that no clock is read here; gRPC counts it from now.

@@ -45,7 +45,10 @@ class GrpcServer {
   // grpc.health.v1 services: "" and "readiness" (SERVING only when `ready`), "liveness" (SERVING while the process
   // lives). ServerReady of the Open Inference Protocol says the same.
   void SetReady(bool ready);
-  // Calls of Sluice's own services still open (not health watchers, not reflection).
+  // Tells listeners for flag changes (flagd's EventStream) that this server goes: they end and look for another one.
+  // Part of Shutdown; earlier when something is waited for before that.
+  void EndEventStreams();
+  // Calls of Sluice's own services still open (not health watchers, reflection or event streams).
   int open_streams() const;
   // Turns readiness off, waits until no call is open or `grace` passed, then closes the listener and, half a second
   // later, cancels the rest. Until then new calls are answered: admission refuses them (Admission::StartDrain), and

@@ -45,6 +45,7 @@ TEST(ShippedFiles, RuntimeSaysTheDefaultsOfTheCode) {
   EXPECT_EQ(file->server.max_message_bytes, code->server.max_message_bytes);
   EXPECT_EQ(file->server.max_metadata_bytes, code->server.max_metadata_bytes);
   EXPECT_EQ(file->server.max_streams_per_connection, code->server.max_streams_per_connection);
+  EXPECT_EQ(file->server.max_flag_event_streams, code->server.max_flag_event_streams);
   EXPECT_EQ(file->server.max_connection_age, code->server.max_connection_age);
   EXPECT_EQ(file->server.max_connection_age_grace, code->server.max_connection_age_grace);
   EXPECT_EQ(file->server.min_client_ping_interval, code->server.min_client_ping_interval);

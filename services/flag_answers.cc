@@ -1,0 +1,199 @@
+#include "services/flag_answers.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "flags/flagd/definitions.h"
+#include "fmt/format.h"
+
+namespace sluice::services {
+namespace {
+
+using flags::Decision;
+using flags::Flag;
+using flags::Reason;
+using flags::flagd::FlagdTargeting;
+using nlohmann::json;
+
+// The client's attributes as the gate sees a request.
+class Attributes final : public flags::HeaderSource {
+ public:
+  Attributes(const json& attributes, WallTime now) : attributes_(attributes), now_(now) {}
+
+  flags::EvaluationContext Context() const {
+    return {.targeting_key = Text(attributes_, "targetingKey"),
+            .tenant = Text(attributes_, "tenant"),
+            .user = Text(attributes_, "user"),
+            .model = Text(attributes_, "model"),
+            .qos_class = Text(attributes_, "class"),
+            .headers = this,
+            .attributes = &attributes_,
+            .now = now_};
+  }
+
+  std::string_view Header(std::string_view name) const override {
+    const auto headers = attributes_.find("headers");
+    return headers == attributes_.end() ? std::string_view() : Text(*headers, name);
+  }
+
+ private:
+  static std::string_view Text(const json& object, std::string_view name) {
+    const auto it = object.find(std::string(name));  // end() for what is no object
+    const auto* text = it == object.end() ? nullptr : it->get_ptr<const std::string*>();
+    return text == nullptr ? std::string_view() : *text;
+  }
+
+  const json& attributes_;
+  const WallTime now_;
+};
+
+const Flag* Find(const flags::FlagSet& set, std::string_view key) {
+  const auto it = std::find_if(set.flags().begin(), set.flags().end(), [&](const Flag& f) { return f.key == key; });
+  return it == set.flags().end() ? nullptr : &*it;
+}
+
+const FlagdTargeting* FlagdOf(const Flag& flag) { return dynamic_cast<const FlagdTargeting*>(flag.targeting.get()); }
+
+bool IsBoolean(const Flag& flag) {
+  const FlagdTargeting* flagd = FlagdOf(flag);
+  const std::vector<flags::Variant>& variants = flagd != nullptr ? flagd->variants() : flag.variants;
+  return std::all_of(variants.begin(), variants.end(), [](const flags::Variant& v) { return v.value->is_boolean(); });
+}
+
+// The switch, a parent or an emergency decided, not the flag's own rules.
+bool HeldOut(const Decision& d) {
+  return d.reason == Reason::kDisabled || d.reason == Reason::kEmergency || d.reason == Reason::kParentOut;
+}
+
+// Clients keep what is STATIC for every user until the flag changes; below a parent the answer is the parent's to give.
+std::string ReasonFor(const Flag& flag, const Decision& d) {
+  return std::string(d.reason == Reason::kStatic && !flag.parent.empty() ? "SPLIT" : flags::ReasonName(d.reason));
+}
+
+void SetError(const Flag& flag, const flags::EvaluationContext& context, FlagAnswer& answer) {
+  answer.reason = "ERROR";
+  answer.error = FlagError::kGeneral;
+  answer.message = "the flag's definition cannot be evaluated";
+  if (flag.targeting == nullptr) return;
+  // A decision has no room for what is wrong; asking again is rare and tells.
+  answer.message = flag.targeting->Evaluate(flag.key, context).error;
+  if (answer.message.starts_with(FlagErrorCode(FlagError::kParseError))) answer.error = FlagError::kParseError;
+}
+
+void SetHeldOut(const Flag& flag, const Decision& d, FlagAnswer& answer) {
+  // flagd's own way with a disabled flag, for definitions that came in its format.
+  const bool default_in_code = !IsBoolean(flag) || (FlagdOf(flag) != nullptr && d.reason == Reason::kDisabled);
+  answer.reason = default_in_code ? "DISABLED" : std::string(flags::ReasonName(d.reason));
+  if (default_in_code) return;
+  answer.value = false;
+  answer.variant = "off";
+}
+
+FlagAnswer Answer(const flags::FlagSet& set, const Flag& flag, const flags::EvaluationContext& context) {
+  FlagAnswer answer{.key = flag.key};
+  const Decision d = set.Evaluate(flag.key, context);
+  if (const FlagdTargeting* flagd = FlagdOf(flag)) {
+    answer.metadata = flagd->Metadata();
+  } else {
+    answer.metadata["epoch"] = d.epoch;
+  }
+  if (d.reason == Reason::kError) {
+    SetError(flag, context, answer);
+  } else if (HeldOut(d)) {
+    SetHeldOut(flag, d, answer);
+  } else if (d.variant_value != nullptr && !d.dry_run) {
+    answer.value = *d.variant_value->value;
+    answer.variant = d.variant_value->name;
+    answer.reason = ReasonFor(flag, d);
+  } else if (FlagdOf(flag) != nullptr || !IsBoolean(flag)) {
+    answer.reason = "DEFAULT";  // no variant: the default in the client's code
+  } else {
+    answer.value = d.in && !d.dry_run;
+    answer.variant = answer.value.get<bool>() ? "on" : "off";
+    answer.reason = ReasonFor(flag, d);
+  }
+  if (d.dry_run) answer.metadata["dry_run"] = std::string(d.variant);
+  return answer;
+}
+
+bool SameFlag(const Flag& a, const Flag& b) {
+  const auto same_variant = [](const flags::Variant& x, const flags::Variant& y) {
+    return x.name == y.name && x.weight == y.weight && *x.value == *y.value;
+  };
+  const FlagdTargeting *flagd_a = FlagdOf(a), *flagd_b = FlagdOf(b);
+  const bool same_targeting =
+      flagd_a != nullptr && flagd_b != nullptr ? flagd_a->SameDefinition(*flagd_b) : a.targeting == b.targeting;
+  return same_targeting && a.enabled == b.enabled && a.rollout_bps == b.rollout_bps && a.salt == b.salt &&
+         a.hash_version == b.hash_version && a.dry_run == b.dry_run && a.parent == b.parent &&
+         a.features == b.features &&
+         std::equal(a.variants.begin(), a.variants.end(), b.variants.begin(), b.variants.end(), same_variant);
+}
+
+std::map<std::string_view, const Flag*> ByKey(const flags::FlagSet& set) {
+  std::map<std::string_view, const Flag*> flags;
+  for (const Flag& flag : set.flags()) flags.emplace(flag.key, &flag);
+  return flags;
+}
+
+}  // namespace
+
+std::string_view FlagErrorCode(FlagError error) {
+  switch (error) {
+    case FlagError::kFlagNotFound:
+      return "FLAG_NOT_FOUND";
+    case FlagError::kTypeMismatch:
+      return "TYPE_MISMATCH";
+    case FlagError::kParseError:
+      return "PARSE_ERROR";
+    case FlagError::kGeneral:
+      return "GENERAL";
+    case FlagError::kNone:
+      break;
+  }
+  return "";
+}
+
+FlagAnswer AnswerFlag(const flags::FlagSet& set, std::string_view key, const json& attributes, WallTime now) {
+  const Flag* flag = Find(set, key);
+  if (flag != nullptr) return Answer(set, *flag, Attributes(attributes, now).Context());
+  return {.key = std::string(key),
+          .reason = "ERROR",
+          .error = FlagError::kFlagNotFound,
+          .message = fmt::format("no flag is called \"{}\"", key.substr(0, 128))};
+}
+
+std::vector<FlagAnswer> AnswerAllFlags(const flags::FlagSet& set, const json& attributes, WallTime now) {
+  const Attributes source(attributes, now);
+  std::vector<FlagAnswer> answers;
+  for (const auto& [key, flag] : ByKey(set)) answers.push_back(Answer(set, *flag, source.Context()));
+  return answers;
+}
+
+FlagChanges CompareFlags(const flags::FlagSet& before, const flags::FlagSet& after) {
+  const auto old_flags = ByKey(before), new_flags = ByKey(after);
+  // A switch over all flags, or a parent, changes answers of flags that look as they did.
+  const bool switched = before.spec().kill_switch != after.spec().kill_switch ||
+                        before.spec().rollback_to_baseline != after.spec().rollback_to_baseline;
+  FlagChanges changes;
+  for (const auto& [key, flag] : old_flags) {
+    const auto it = new_flags.find(key);
+    if (it == new_flags.end()) {
+      changes.emplace(key, "delete");
+    } else if (switched || !SameFlag(*flag, *it->second)) {
+      changes.emplace(key, "update");
+    }
+  }
+  for (const auto& [key, flag] : new_flags) {
+    if (!old_flags.contains(key)) changes.emplace(key, "write");
+  }
+  for (bool grew = true; grew;) {
+    grew = false;
+    for (const auto& [key, flag] : new_flags) {
+      if (changes.contains(flag->parent)) grew |= changes.emplace(key, "update").second;
+    }
+  }
+  return changes;
+}
+
+}  // namespace sluice::services
