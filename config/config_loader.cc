@@ -37,6 +37,18 @@ void ReadServer(Section server, ServerOptions* out) {
   tls.Millis("reload_interval_ms", kSecondMs, kDayMs, &out->tls.reload_interval);
 }
 
+void ReadFlagOptions(Section flags, FlagOptions* out) {
+  flags.Text("flagd_file", kPathBytes, &out->flagd_file);
+  Section sync = flags.Map("sync");
+  sync.GrpcAddress("target", &out->sync.target);
+  sync.Text("selector", 256, &out->sync.selector);
+  sync.Bool("tls", &out->sync.tls);
+  sync.Text("ca_file", kPathBytes, &out->sync.ca_file);
+  sync.Text("certificate_file", kPathBytes, &out->sync.certificate_file);
+  sync.Text("key_file", kPathBytes, &out->sync.key_file);
+  sync.Millis("stale_after_ms", kSecondMs, kHourMs, &out->sync.stale_after);
+}
+
 void ReadLog(Section log, LogOptions* out) {
   log.Choice<LogFormat>("format", {{"text", LogFormat::kText}, {"json", LogFormat::kJson}}, &out->format);
   log.Choice<LogLevel>("level",
@@ -241,6 +253,7 @@ absl::StatusOr<RuntimeConfig> LoadRuntimeConfig(const std::string& path, const E
     config.models.default_geometry = defaults.geometry;
     ReadModels(root, defaults, &config.models.models);
     root.Paths("model_roots", kMaxModels, &config.models.model_roots);
+    ReadFlagOptions(root.Map("flags"), &config.flags);
     root.Text("state_folder", kPathBytes, &config.state_folder);
     root.Text("probe_cache_dir", kPathBytes, &config.probe_cache_dir);
     ReadAdmission(root.Map("admission"), &config.admission);
@@ -248,7 +261,7 @@ absl::StatusOr<RuntimeConfig> LoadRuntimeConfig(const std::string& path, const E
     OverrideModels(variables, models, defaults, &config.models.models);
   }
   variables.RefuseUnknown(all_env_names, {"server", "log", "streaming", "batching", "model_cache", "engine", "models",
-                                          "admission", "circuit_breaker"});
+                                          "flags", "admission", "circuit_breaker"});
   if (absl::Status status = faults.ToStatus(); !status.ok()) return status;
   return config;
 }

@@ -43,6 +43,18 @@ struct ServerOptions {
   Duration drain_delay = std::chrono::seconds(0);  // readiness off this long before refusing new work
 };
 
+// Where definitions come from beside the flags file.
+struct FlagOptions {
+  std::string flagd_file;  // definitions in flagd's JSON; empty: none
+  struct Sync {            // a control plane that speaks flagd.sync.v1
+    std::string target;    // HOST:PORT or unix:/PATH; empty: none
+    std::string selector;
+    bool tls = false;
+    std::string ca_file, certificate_file, key_file;  // PEM
+    Duration stale_after = std::chrono::seconds(5);
+  } sync;
+};
+
 struct LogOptions {
   LogFormat format = LogFormat::kText;
   LogLevel level = LogLevel::kInfo;
@@ -54,6 +66,7 @@ struct RuntimeConfig {
   LogOptions log;
   engine::ModelPoolOptions models;
   engine::SchedulerOptions scheduler;
+  FlagOptions flags;
   std::string state_folder;      // overrides and emergency switches; empty: nothing is kept
   std::string probe_cache_dir;   // verdicts on model files; empty: memory only
   int default_max_tokens = 256;  // when a request says none

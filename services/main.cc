@@ -44,11 +44,12 @@ std::vector<std::string> EnvironmentNames() {
 // Serves until told to stop. SIGHUP reloads the flags and keeps the last good set on error.
 int Serve(const ServerArgs& args, config::RuntimeConfig runtime, const sigset_t& signals) {
   const config::Environment env = [](const char* name) { return std::getenv(name); };
-  auto layers = config::LoadFlagLayers(args.flags_file, env);
+  const FlagFiles flag_files{.yaml = args.flags_file, .flagd = runtime.flags.flagd_file};
+  auto layers = LoadFlagLayers(flag_files, env);
   if (!layers.ok()) return Fail(layers.status());
   std::atomic<int64_t> requested_grace_ns{0};  // atomic: written by a handler, read here after the signal
   ServerParts parts{.flags = *std::move(layers),
-                    .flags_file = args.flags_file,
+                    .flag_files = flag_files,
                     .make_backend = MakeBackendFactory(runtime.scheduler.max_batch_tokens),
                     .on_drain_requested = [&requested_grace_ns](Duration grace) {
                       requested_grace_ns = grace.count();
@@ -71,7 +72,7 @@ int Serve(const ServerArgs& args, config::RuntimeConfig runtime, const sigset_t&
     int signal = 0;
     sigwait(&signals, &signal);
     if (signal != SIGHUP) break;
-    (void)(*server)->ReloadFlags(config::LoadFlagFile(args.flags_file), "SIGHUP");  // an error is logged and counted
+    (void)(*server)->ReloadFlags(LoadFlagFiles(flag_files), "SIGHUP");  // an error is logged and counted
   }
   (*server)->Drain(Duration(requested_grace_ns.load()));
   return 0;

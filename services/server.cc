@@ -1,6 +1,7 @@
 #include "services/server.h"
 
 #include <atomic>
+#include <random>
 #include <thread>
 #include <utility>
 
@@ -9,7 +10,6 @@
 #include "base/metrics.h"
 #include "base/mutex.h"
 #include "base/status.h"
-#include "config/config_loader.h"
 #include "engine/scheduler/compute_gate.h"
 #include "engine/scheduler/scheduler_probe.h"
 #include "flags/flag_gate.h"
@@ -17,6 +17,7 @@
 #include "fmt/format.h"
 #include "qos/admission.h"
 #include "qos/breaker_registry.h"
+#include "services/clients/flagd_sync.h"
 #include "services/flag_control.h"
 #include "services/grpc/grpc_server.h"
 #include "services/request_flow.h"
@@ -71,6 +72,9 @@ struct Server::Impl {
         request_probe(registry, clock),
         gate(std::move(flag_set), registry),
         store(std::move(s)),
+        stale_gauge(
+            registry.AddGauge("sluice_flag_source_stale", "1 while a source of flags is out of reach", {"layer"})
+                .With({"remote"})),
         flag_sources(gate, parts.flags, LogUpdate),
         flag_control(flag_sources, gate, store.get(), clock),
         admission(parts.runtime.admission, clock, registry),
@@ -90,7 +94,11 @@ struct Server::Impl {
               .default_deadline = parts.runtime.admission.default_deadline}) {}
 
   std::string State() const { return draining ? "draining" : ready ? "ready" : "starting"; }
+  absl::Status Reload(flags::Layer layer, const absl::Status& read, flags::LayerContent content,
+                      const std::string& cause);
   absl::Status ReloadFlags(absl::StatusOr<flags::LayerContent> file, const std::string& cause);
+  absl::Status FollowFlags();
+  void MarkStaleFlags();
   void KeepHouse();
   void WarmUp();
   void BecomeReady(const std::string& model);
@@ -104,6 +112,7 @@ struct Server::Impl {
   RequestProbe request_probe;
   flags::FlagGate gate;
   const std::unique_ptr<state::StateStore> store;  // null: nothing is kept
+  Gauge& stale_gauge;
   flags::FlagSources flag_sources;
   FlagControl flag_control;
   qos::Admission admission;
@@ -113,6 +122,8 @@ struct Server::Impl {
   std::unique_ptr<MetricsEndpoint> metrics;
   std::unique_ptr<GrpcServer> grpc;
   std::unique_ptr<FileWatch> flags_watch;
+  std::unique_ptr<FlagdSync> flagd_sync;  // null: no control plane
+  bool remote_stale = false;              // the housekeeper's
 
   std::atomic<bool> ready{false};     // atomic: read by handlers on any thread
   std::atomic<bool> draining{false};  // likewise
@@ -155,13 +166,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerParts parts, const C
                                                              },
                                                          .state = [self] { return self->State(); }}));
   auto server = std::unique_ptr<Server>(new Server(std::move(impl)));
-  if (const std::string& file = self->parts.flags_file; !file.empty()) {
-    SLUICE_ASSIGN_OR_RETURN(self->flags_watch, FileWatch::Start({.paths = {file}}, [self](const auto&) {
-                              (void)self->ReloadFlags(config::LoadFlagFile(self->parts.flags_file), "file changed");
-                            }));
-    // What changed between the first look at the file and the watch.
-    (void)self->ReloadFlags(config::LoadFlagFile(file), "file changed");
-  }
+  SLUICE_RETURN_IF_ERROR(self->FollowFlags());
   self->housekeeper = std::thread([self] { self->KeepHouse(); });
   self->WarmUp();
   return server;
@@ -183,6 +188,7 @@ void Server::Impl::KeepHouse() {
     mu.Unlock();
     admission.Tick();
     models.Tick();
+    MarkStaleFlags();
     mu.Lock();
     wake.WaitFor(mu, kTick);
   }
@@ -238,11 +244,61 @@ int Server::metrics_port() const { return impl_->metrics == nullptr ? 0 : impl_-
 
 std::string Server::state() const { return impl_->State(); }
 
-absl::Status Server::Impl::ReloadFlags(absl::StatusOr<flags::LayerContent> file, const std::string& cause) {
-  if (file.ok()) return flag_sources.SetLayer(flags::Layer::kFile, *std::move(file), cause);
+// Files and control plane, from now on.
+absl::Status Server::Impl::FollowFlags() {
+  if (!parts.flag_files.yaml.empty()) {
+    const auto reload = [this] { (void)ReloadFlags(LoadFlagFiles(parts.flag_files), "file changed"); };
+    SLUICE_ASSIGN_OR_RETURN(flags_watch, FileWatch::Start({.paths = parts.flag_files.paths()},
+                                                          [reload](const std::vector<std::string>&) { reload(); }));
+    reload();  // what changed between main's look at the files and the watch
+  }
+  const config::FlagOptions::Sync& sync = parts.runtime.flags.sync;
+  if (sync.target.empty()) return absl::OkStatus();
+  const auto random = [engine = std::mt19937_64(std::random_device()())]() mutable {
+    return std::uniform_real_distribution<double>()(engine);
+  };
+  SLUICE_ASSIGN_OR_RETURN(flagd_sync, FlagdSync::Start({.target = sync.target,
+                                                        .provider_id = "sluice",
+                                                        .selector = sync.selector,
+                                                        .tls = sync.tls,
+                                                        .ca_file = sync.ca_file,
+                                                        .certificate_file = sync.certificate_file,
+                                                        .key_file = sync.key_file,
+                                                        .stale_after = sync.stale_after},
+                                                       clock, random, [this](absl::StatusOr<RemoteFlags> remote) {
+                                                         flags::LayerContent content;
+                                                         if (remote.ok()) content.flags = remote->definitions.flags;
+                                                         (void)Reload(flags::Layer::kRemote, remote.status(),
+                                                                      std::move(content), "flagd sync");
+                                                       }));
+  return absl::OkStatus();
+}
+
+void Server::Impl::MarkStaleFlags() {
+  if (flagd_sync == nullptr) return;
+  const FlagdSync::Status status = flagd_sync->status();
+  if (status.stale == remote_stale) return;
+  remote_stale = status.stale;
+  flag_sources.MarkStale(flags::Layer::kRemote, status.stale);
+  stale_gauge.Set(status.stale ? 1 : 0);
+  if (status.stale) {
+    LogWarning("flags may be out of date: the control plane is out of reach", {{"error", status.last_error}});
+  } else {
+    LogInfo("flags are up to date again: the control plane answers", {});
+  }
+}
+
+absl::Status Server::Impl::Reload(flags::Layer layer, const absl::Status& read, flags::LayerContent content,
+                                  const std::string& cause) {
+  if (read.ok()) return flag_sources.SetLayer(layer, std::move(content), cause);
   gate.CountFailedReload();
-  LogUpdate({.layer = flags::Layer::kFile, .cause = cause, .status = file.status()});
-  return file.status();
+  LogUpdate({.layer = layer, .cause = cause, .status = read});
+  return read;
+}
+
+absl::Status Server::Impl::ReloadFlags(absl::StatusOr<flags::LayerContent> file, const std::string& cause) {
+  const absl::Status read = file.status();
+  return Reload(flags::Layer::kFile, read, read.ok() ? *std::move(file) : flags::LayerContent(), cause);
 }
 
 absl::Status Server::ReloadFlags(absl::StatusOr<flags::LayerContent> file, const std::string& cause) {

@@ -11,13 +11,14 @@
 #include "config/server_config.h"
 #include "engine/models/model_pool.h"
 #include "flags/layers.h"
+#include "services/flag_files.h"
 
 namespace sluice::services {
 
 struct ServerParts {
   config::RuntimeConfig runtime;
-  flags::Layers flags;     // default, file and env
-  std::string flags_file;  // reloaded when it changes; empty: never
+  flags::Layers flags;   // default, file and env
+  FlagFiles flag_files;  // reloaded when they change; without yaml: never
   std::vector<config::ApiKey> keys;
   engine::BackendFactory make_backend;
   engine::FileProbe probe;

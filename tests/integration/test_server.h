@@ -63,7 +63,7 @@ class TestServer {
       auto layers = config::LoadFlagLayers(o.flags_file, nullptr);
       SLUICE_CHECK(layers.ok(), "the test's flags are valid");
       parts.flags = *std::move(layers);
-      parts.flags_file = o.flags_file;
+      parts.flag_files.yaml = o.flags_file;
     }
     parts.flags[flags::Layer::kEnv] = o.flag_variables;
     parts.keys = o.keys;
