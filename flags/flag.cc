@@ -59,10 +59,11 @@ std::string TimeText(WallTime time) {
   using std::chrono::floor;
   const auto day = floor<std::chrono::days>(time);
   const std::chrono::year_month_day date(day);
-  const std::chrono::hh_mm_ss clock(floor<std::chrono::seconds>(time - day));
-  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", static_cast<int>(date.year()),
+  const std::chrono::hh_mm_ss clock(time - day);
+  const auto nanos = clock.subseconds().count();
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}{}Z", static_cast<int>(date.year()),
                      static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()), clock.hours().count(),
-                     clock.minutes().count(), clock.seconds().count());
+                     clock.minutes().count(), clock.seconds().count(), nanos == 0 ? "" : fmt::format(".{:09}", nanos));
 }
 
 std::string Describe(const InertValue& inert) {

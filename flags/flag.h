@@ -58,7 +58,7 @@ struct Schedule {
   std::optional<WallTime> start, end;
 };
 
-std::string TimeText(WallTime time);  // RFC 3339 in UTC: "2026-01-31T23:59:59Z"
+std::string TimeText(WallTime time);  // RFC 3339 in UTC: "2026-01-31T23:59:59Z", with nanoseconds unless they are 0
 
 struct Flag {
   std::string key;
