@@ -117,6 +117,10 @@ struct Decision {
   uint64_t epoch = 0;      // of the configuration that decided
 };
 
+// Text of clients and remote sources as logs, trailers and explanations show it: at most 128 bytes of printable ASCII;
+// other bytes and ';' become '?'.
+std::string Shown(std::string_view text);
+
 // A value that a higher layer pins.
 struct InertValue {
   std::string flag, field;  // "rollout_percentage"; "definition" for all of a file's or remote flag

@@ -61,7 +61,7 @@ bool AllMatch(const Rule& rule, const EvaluationContext& context, Explanation* t
       const std::string_view found = AttributeValue(condition, context);
       trace->rules.push_back({rule.name, false,
                               found.empty() ? Describe(condition) + ": not given"
-                                            : fmt::format("{}: found \"{}\"", Describe(condition), found)});
+                                            : fmt::format("{}: found \"{}\"", Describe(condition), Shown(found))});
     }
     return false;
   }

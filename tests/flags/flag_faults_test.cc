@@ -67,6 +67,7 @@ TEST(FlagFaultsTest, Rules) {
                  .when = {{.attribute = Condition::Attribute::kHeader, .header = "cookie", .text = "x"}},
                  .then = Rule::Then::kVariant,
                  .variant = "v"},
+                {.name = "in", .when = {{.test = Condition::Test::kIn}}},
                 {.name = "percent",
                  .when = {{.test = Condition::Test::kPercentage, .bps = 10001}},
                  .then = Rule::Then::kPercentage,
@@ -75,6 +76,7 @@ TEST(FlagFaultsTest, Rules) {
               ElementsAre("f.rules.empty: has no condition; allowed: at least one condition",
                           "f.rules.variant: the header \"cookie\" carries a secret; allowed: other headers",
                           "f.rules.variant: there is no variant \"v\"; allowed: a name under variants",
+                          "f.rules.in: has no values; allowed: a list for every in",
                           "f.rules.percent: got 100.01 %; allowed: 0 to 100 %",
                           "f.rules.percent: got 0.5 %; allowed: whole percents, as hash_version is 1"));
 }

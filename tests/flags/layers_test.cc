@@ -82,79 +82,99 @@ TEST(LayersTest, AKeyGivenTwiceByOneLayerIsLeftForValidation) {
   EXPECT_FALSE(FlagSet::Create(MergeLayers(layers), 1).ok());
 }
 
-// Against the sentence "the highest layer that says something holds", written down as plainly as it is.
+constexpr int kLayers = static_cast<int>(Layer::kEmergency) + 1;
+
+Layers RandomLayers(std::mt19937& random) {
+  const auto below = [&](uint32_t n) { return random() % n; };
+  Layers layers;
+  for (int l = 0; l < kLayers; ++l) {
+    LayerContent& content = layers[static_cast<Layer>(l)];
+    for (const char* key : {"a", "b"}) {
+      if (l <= static_cast<int>(Layer::kRemote) && below(2) == 0) {
+        Flag flag = On(key, below(10001));
+        flag.enabled = below(2) == 0;
+        if (below(2) == 0) flag.rollout_layer = Layer::kDefault;
+        content.flags.push_back(flag);
+      }
+      FlagValues values;
+      if (below(3) == 0) values.enabled = below(2) == 0;
+      if (below(3) == 0) values.rollout_bps = below(10001);
+      if (values.enabled || values.rollout_bps) content.values[key] = values;
+    }
+  }
+  return layers;
+}
+
+// The sentence "the highest layer that says something holds", written down as plainly as it is: what each layer says
+// about one flag, by the layer's number; the last one holds. A later word of the same layer replaces its earlier one.
+struct Words {
+  std::map<int, bool> enabled;
+  std::map<int, RolloutBps> rollout;
+  int defined_by = -1;
+  size_t inert = 0;  // words that do not hold, but those of the default layer
+};
+
+Words ReferenceModel(const Layers& layers, const std::string& key) {
+  Words out;
+  const Flag* definition = nullptr;
+  for (const auto& [layer, content] : layers) {
+    for (const Flag& flag : content.flags) {
+      if (flag.key != key) continue;
+      out.inert += out.defined_by > 0;
+      definition = &flag;
+      out.defined_by = static_cast<int>(layer);
+    }
+  }
+  if (definition != nullptr) {
+    out.enabled[out.defined_by] = definition->enabled;
+    out.rollout[definition->rollout_layer == Layer::kDefault ? 0 : out.defined_by] = definition->rollout_bps;
+  }
+  const auto say = [&](auto& words, int layer, auto value) {
+    if (!value) return;
+    out.inert += words.contains(layer) && layer > 0;
+    words[layer] = *value;
+  };
+  for (const auto& [layer, content] : layers) {
+    const auto values = content.values.find(key);
+    if (values == content.values.end()) continue;
+    say(out.enabled, static_cast<int>(layer), values->second.enabled);
+    say(out.rollout, static_cast<int>(layer), values->second.rollout_bps);
+  }
+  const auto count = [&](const auto& words) {
+    for (const auto& [layer, value] : words) {
+      out.inert += definition == nullptr || (layer > 0 && layer != words.rbegin()->first);
+    }
+  };
+  count(out.enabled);
+  count(out.rollout);
+  return out;
+}
+
 TEST(LayersTest, PrecedenceAgreesWithTheReferenceModel) {
   constexpr uint32_t kSeed = 20260705;
   std::printf("seed %u\n", kSeed);
   std::mt19937 random(kSeed);
-  const auto below = [&](uint32_t n) { return random() % n; };
-  constexpr int kLayers = static_cast<int>(Layer::kEmergency) + 1;
   for (int round = 0; round < 2000; ++round) {
-    Layers layers;
-    for (int l = 0; l < kLayers; ++l) {
-      LayerContent& content = layers[static_cast<Layer>(l)];
-      for (const char* key : {"a", "b"}) {
-        if (l <= static_cast<int>(Layer::kRemote) && below(2) == 0) {
-          Flag flag = On(key, below(10001));
-          flag.enabled = below(2) == 0;
-          if (below(2) == 0) flag.rollout_layer = Layer::kDefault;
-          content.flags.push_back(flag);
-        }
-        FlagValues values;
-        if (below(3) == 0) values.enabled = below(2) == 0;
-        if (below(3) == 0) values.rollout_bps = below(10001);
-        if (values.enabled || values.rollout_bps) content.values[key] = values;
-      }
-    }
+    SCOPED_TRACE(round);
+    const Layers layers = RandomLayers(random);
     const FlagSetSpec merged = MergeLayers(layers);
-    size_t expected_flags = 0, expected_inert = 0;
+    size_t flags = 0, inert = 0;
     for (const std::string key : {"a", "b"}) {
-      const Flag* definition = nullptr;
-      int defined_by = -1;
-      std::map<int, bool> enabled;  // every layer's word; the last one holds
-      std::map<int, RolloutBps> rollout;
-      for (int l = 0; l < kLayers; ++l) {
-        for (const Flag& flag : layers[static_cast<Layer>(l)].flags) {
-          if (flag.key != key) continue;
-          expected_inert += defined_by > 0;  // the one below is shadowed
-          definition = &flag;
-          defined_by = l;
-        }
-      }
-      if (definition != nullptr) {
-        enabled[defined_by] = definition->enabled;
-        rollout[definition->rollout_layer == Layer::kDefault ? 0 : defined_by] = definition->rollout_bps;
-      }
-      for (int l = 0; l < kLayers; ++l) {
-        const auto values = layers[static_cast<Layer>(l)].values.find(key);
-        if (values == layers[static_cast<Layer>(l)].values.end()) continue;
-        const auto& [on, bps, ignored1, ignored2] = values->second;
-        // Its own layer's definition is overruled as well, and that is a word of its own.
-        if (on) expected_inert += enabled.contains(l) && l > 0;
-        if (on) enabled[l] = *on;
-        if (bps) expected_inert += rollout.contains(l) && l > 0;
-        if (bps) rollout[l] = *bps;
-      }
-      for (const auto& [l, value] : enabled)
-        expected_inert += l > 0 && (definition == nullptr || l != enabled.rbegin()->first);
-      for (const auto& [l, value] : rollout)
-        expected_inert += l > 0 && (definition == nullptr || l != rollout.rbegin()->first);
-      if (definition == nullptr) {
-        expected_inert += enabled.contains(0) + rollout.contains(0);  // nobody's default
-        continue;
-      }
-      ++expected_flags;
+      const Words words = ReferenceModel(layers, key);
+      inert += words.inert;
+      if (words.defined_by < 0) continue;
+      ++flags;
       const auto found =
           std::find_if(merged.flags.begin(), merged.flags.end(), [&](const Flag& f) { return f.key == key; });
-      ASSERT_NE(found, merged.flags.end()) << "round " << round;
-      ASSERT_EQ(found->definition_layer, static_cast<Layer>(defined_by)) << "round " << round;
-      ASSERT_EQ(found->enabled, enabled.rbegin()->second) << "round " << round;
-      ASSERT_EQ(found->layer, static_cast<Layer>(enabled.rbegin()->first)) << "round " << round;
-      ASSERT_EQ(found->rollout_bps, rollout.rbegin()->second) << "round " << round;
-      ASSERT_EQ(found->rollout_layer, static_cast<Layer>(rollout.rbegin()->first)) << "round " << round;
+      ASSERT_NE(found, merged.flags.end());
+      ASSERT_EQ(found->definition_layer, static_cast<Layer>(words.defined_by));
+      ASSERT_EQ(found->enabled, words.enabled.rbegin()->second);
+      ASSERT_EQ(found->layer, static_cast<Layer>(words.enabled.rbegin()->first));
+      ASSERT_EQ(found->rollout_bps, words.rollout.rbegin()->second);
+      ASSERT_EQ(found->rollout_layer, static_cast<Layer>(words.rollout.rbegin()->first));
     }
-    ASSERT_EQ(merged.flags.size(), expected_flags) << "round " << round;
-    ASSERT_EQ(merged.inert.size(), expected_inert) << "round " << round;
+    ASSERT_EQ(merged.flags.size(), flags);
+    ASSERT_EQ(merged.inert.size(), inert);
   }
 }
 
