@@ -59,10 +59,11 @@ std::string TimeText(WallTime time) {
   using std::chrono::floor;
   const auto day = floor<std::chrono::days>(time);
   const std::chrono::year_month_day date(day);
-  const std::chrono::hh_mm_ss clock(floor<std::chrono::seconds>(time - day));
-  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", static_cast<int>(date.year()),
+  const std::chrono::hh_mm_ss clock(time - day);
+  const auto nanos = clock.subseconds().count();
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}{}Z", static_cast<int>(date.year()),
                      static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()), clock.hours().count(),
-                     clock.minutes().count(), clock.seconds().count());
+                     clock.minutes().count(), clock.seconds().count(), nanos == 0 ? "" : fmt::format(".{:09}", nanos));
 }
 
 std::string Describe(const InertValue& inert) {
@@ -70,8 +71,18 @@ std::string Describe(const InertValue& inert) {
                      inert.value.empty() ? "" : " ", inert.value, inert.flag, inert.why);
 }
 
+std::string Shown(std::string_view text) {
+  constexpr size_t kMaxBytes = 128;
+  std::string out(text.substr(0, kMaxBytes));
+  for (char& c : out) {
+    if (c < 0x20 || c > 0x7e || c == ';') c = '?';
+  }
+  return out;
+}
+
 std::string Explain(const Decision& decision) {
-  std::string out = fmt::format("{}={};reason={}", decision.flag, decision.variant, ReasonName(decision.reason));
+  std::string out =
+      fmt::format("{}={};reason={}", Shown(decision.flag), Shown(decision.variant), ReasonName(decision.reason));
   if (decision.bucket >= 0) out += fmt::format(";bucket={};threshold={}", decision.bucket, decision.threshold);
   out += fmt::format(";layer={};epoch={}", LayerName(decision.layer), decision.epoch);
   if (decision.dry_run) out += ";dry_run=true";

@@ -58,7 +58,7 @@ struct Schedule {
   std::optional<WallTime> start, end;
 };
 
-std::string TimeText(WallTime time);  // RFC 3339 in UTC: "2026-01-31T23:59:59Z"
+std::string TimeText(WallTime time);  // RFC 3339 in UTC: "2026-01-31T23:59:59Z", with nanoseconds unless they are 0
 
 struct Flag {
   std::string key;
@@ -116,6 +116,10 @@ struct Decision {
   uint32_t sample = 0;     // more bits of the hash, independent of the bucket; 0: nothing was hashed
   uint64_t epoch = 0;      // of the configuration that decided
 };
+
+// Text of clients and remote sources as logs, trailers and explanations show it: at most 128 bytes of printable ASCII;
+// other bytes and ';' become '?'.
+std::string Shown(std::string_view text);
 
 // A value that a higher layer pins.
 struct InertValue {

@@ -61,7 +61,7 @@ bool AllMatch(const Rule& rule, const EvaluationContext& context, Explanation* t
       const std::string_view found = AttributeValue(condition, context);
       trace->rules.push_back({rule.name, false,
                               found.empty() ? Describe(condition) + ": not given"
-                                            : fmt::format("{}: found \"{}\"", Describe(condition), found)});
+                                            : fmt::format("{}: found \"{}\"", Describe(condition), Shown(found))});
     }
     return false;
   }
@@ -178,11 +178,11 @@ bool FlagSet::AskLists(const Flag& flag, const EvaluationContext& context, Decis
   const bool denied = Contains(flag.deny, context.targeting_key);
   const bool allowed = !denied && Contains(flag.allow, context.targeting_key);
   if (trace != nullptr && (flag.deny != nullptr || flag.allow != nullptr)) {
-    const size_t keys =
-        (flag.deny != nullptr ? flag.deny->size() : 0) + (flag.allow != nullptr ? flag.allow->size() : 0);
+    const auto size = [](const std::shared_ptr<const KeySet>& list) { return list == nullptr ? 0 : list->size(); };
     trace->lists = denied    ? "the key is in deny"
                    : allowed ? "the key is in allow"
-                             : fmt::format("the key is not among {}", keys);
+                             : fmt::format("the key is in none of allow ({} keys), deny ({} keys)", size(flag.allow),
+                                           size(flag.deny));
   }
   if (!denied && !allowed) return false;
   d->reason = Reason::kTargetingMatch;

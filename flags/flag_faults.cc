@@ -118,6 +118,9 @@ class FaultFinder {
       if (condition.test == Condition::Test::kPercentage && condition.bps > kBuckets) {
         Fault(flag, field, "got " + PercentText(condition.bps), "0 to 100 %");
       }
+      if (condition.test == Condition::Test::kIn && condition.values == nullptr) {
+        Fault(flag, field, "has no values", "a list for every in");
+      }
       if (condition.attribute == Condition::Attribute::kHeader && IsSecretHeader(condition.header)) {
         Fault(flag, field, fmt::format("the header \"{}\" carries a secret", condition.header), "other headers");
       }

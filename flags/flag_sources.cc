@@ -54,8 +54,8 @@ absl::Status FlagSources::Apply(Layer layer, std::map<Layer, LayerState> next, c
     return status;
   };
   if (expected_epoch && *expected_epoch != update.epoch) {
-    return refuse(absl::AbortedError(
-        fmt::format("the flags are at epoch {}, not at the expected {}", update.epoch, *expected_epoch)));
+    return absl::AbortedError(
+        fmt::format("the flags are at epoch {}, not at the expected {}", update.epoch, *expected_epoch));
   }
   if (layer > Layer::kRemote && !next[layer].content.flags.empty()) {
     return refuse(absl::InvalidArgumentError(fmt::format("the layer {} cannot define flags", LayerName(layer))));

@@ -38,7 +38,7 @@ class FlagSources {
   // Gives a layer anew, as a whole. The merge of all layers is validated as a whole (FlagSet::Create), takes epoch + 1
   // and is swapped in; on any error the last good set and the layer's last good content stay, and
   // sluice_flag_reloads_total{result="failed"} counts it. What changes nothing makes no new epoch.
-  // ABORTED: `expected_epoch` is given and is not the one in use (somebody was faster).
+  // ABORTED: `expected_epoch` is given and is not the one in use (somebody was faster); neither counted nor told.
   // INVALID_ARGUMENT: a fault of the merged set, or definitions in a layer that brings only values.
   absl::Status SetLayer(Layer layer, LayerContent content, std::string cause,
                         std::optional<uint64_t> expected_epoch = std::nullopt) ABSL_LOCKS_EXCLUDED(mu_);

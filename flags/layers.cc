@@ -30,6 +30,7 @@ void NoteInert(const std::string& flag, std::string_view field, const std::vecto
   }
 }
 
+// A layer below the one that defines a flag has no say.
 void ApplyValues(const Layers& layers, Flag* flag, FlagSetSpec* out) {
   std::vector<Given> enabled = {{flag->layer, flag->enabled ? "true" : "false", ""}};
   std::vector<Given> rollout = {{flag->rollout_layer, PercentText(flag->rollout_bps), ""}};
@@ -38,14 +39,18 @@ void ApplyValues(const Layers& layers, Flag* flag, FlagSetSpec* out) {
     if (found == content.values.end()) continue;
     const FlagValues& values = found->second;
     if (values.enabled) {
-      flag->enabled = *values.enabled;
-      flag->layer = layer;
-      enabled.push_back({layer, *values.enabled ? "true" : "false", values.enabled_by});
+      const bool holds = layer >= flag->layer;
+      if (holds) flag->enabled = *values.enabled;
+      if (holds) flag->layer = layer;
+      enabled.insert(holds ? enabled.end() : enabled.begin(),
+                     {layer, *values.enabled ? "true" : "false", values.enabled_by});
     }
     if (values.rollout_bps) {
-      flag->rollout_bps = *values.rollout_bps;
-      flag->rollout_layer = layer;
-      rollout.push_back({layer, PercentText(*values.rollout_bps), values.rollout_by});
+      const bool holds = layer >= flag->rollout_layer;
+      if (holds) flag->rollout_bps = *values.rollout_bps;
+      if (holds) flag->rollout_layer = layer;
+      rollout.insert(holds ? rollout.end() : rollout.begin(),
+                     {layer, PercentText(*values.rollout_bps), values.rollout_by});
     }
   }
   NoteInert(flag->key, "enabled", enabled, out);

@@ -12,6 +12,7 @@
 #include "flags/flag_gate.h"
 #include "fmt/format.h"
 #include "loadtest/components/measure.h"
+#include "nlohmann/json.hpp"
 
 namespace sluice::components {
 namespace {
@@ -71,6 +72,70 @@ void OneFlag(benchmark::State& state) {
   Measure(state, [&] { benchmark::DoNotOptimize(gate.snapshot()->Evaluate(flag, {.targeting_key = keys.Next()})); });
 }
 BENCHMARK(OneFlag)->Name("gate/one_flag")->Arg(1)->Arg(10)->Arg(1000)->ThreadRange(1, 2);
+
+// What a decision is measured against: the cheapest way to ask anybody, a virtual call that returns a constant.
+class Decider {
+ public:
+  virtual ~Decider() = default;
+  virtual bool Decide(std::string_view key) const = 0;
+};
+template <bool kAnswer>  // two of them, else the compiler knows which one it is and calls nobody
+class Constant : public Decider {
+ public:
+  bool Decide(std::string_view) const override { return kAnswer; }
+};
+
+void VirtualConstant(benchmark::State& state) {
+  std::unique_ptr<const Decider> decider = std::make_unique<Constant<true>>();
+  if (state.range(0) == 0) decider = std::make_unique<Constant<false>>();
+  Keys keys;
+  Measure(state, [&] {
+    const Decider* asked = decider.get();
+    benchmark::DoNotOptimize(asked);
+    benchmark::DoNotOptimize(asked->Decide(keys.Next()));
+  });
+}
+BENCHMARK(VirtualConstant)->Name("gate/virtual_constant")->Arg(1);
+
+// One flag at 50 % that also has to look at something before its percentage; nothing of it matches.
+void Ask(benchmark::State& state, Flag flag) {
+  MetricsRegistry metrics;
+  const FlagGate gate(*FlagSet::Create({.flags = {std::move(flag)}}, 1), metrics);
+  Keys keys;
+  Measure(state, [&] {
+    benchmark::DoNotOptimize(
+        gate.snapshot()->Evaluate("flag", {.targeting_key = keys.Next(), .tenant = "acme", .user = "1.2.3"}));
+  });
+}
+
+void List(benchmark::State& state) {
+  Flag flag = HalfOn("flag");
+  flags::KeySet listed;
+  for (int i = 0; i < state.range(0); ++i) listed.insert(fmt::format("{:08x}-1111-4000-8000-{:012x}", i, i));
+  flag.allow = std::make_shared<const flags::KeySet>(std::move(listed));
+  Ask(state, std::move(flag));
+}
+BENCHMARK(List)->Name("gate/list")->Arg(10'000);
+
+void Rules(benchmark::State& state) {
+  Flag flag = HalfOn("flag");
+  for (int i = 0; i < state.range(0); ++i) {
+    flags::Condition tenant{.attribute = flags::Condition::Attribute::kTenant, .text = fmt::format("acm{}", i)};
+    flag.rules.push_back({.name = fmt::format("rule-{}", i), .when = {std::move(tenant)}});
+  }
+  Ask(state, std::move(flag));
+}
+BENCHMARK(Rules)->Name("gate/rules")->Arg(1)->Arg(10);
+
+// Two hashes: the percentage, and for those who are in the variant.
+void Variants(benchmark::State& state) {
+  Flag flag = HalfOn("flag");
+  for (const char* name : {"control", "treatment"}) {
+    flag.variants.push_back({.name = name, .value = std::make_shared<const nlohmann::json>(name), .weight = 1});
+  }
+  Ask(state, std::move(flag));
+}
+BENCHMARK(Variants)->Name("gate/variants");
 
 // phase5, ttft_pipeline and qos_policy, each at 50 % (so each hashes, unless phase5 is out), and their metrics.
 void Request(benchmark::State& state) {

@@ -1,4 +1,5 @@
 #include "config/config_loader.h"
+#include "nlohmann/json.hpp"
 #include "tests/config/config_test_support.h"
 #include "tests/support/status_matchers.h"
 
@@ -110,6 +111,79 @@ TEST(LoadFlagSpec, OtherFlagsOfTheSameShape) {
   EXPECT_THAT(other.features, ElementsAre(Pair("batching", true)));
 }
 
+TEST(LoadFlagSpec, ReadsEveryKeyOfTargeting) {
+  const auto spec = LoadFlagSpec("tests/config/flag_samples/good/everything.yaml", nullptr);
+  ASSERT_THAT(spec, IsOk());
+  const Flag& flag = Find(spec, "prompt_size");
+  EXPECT_EQ(flag.parent, "");
+  ASSERT_EQ(flag.variants.size(), 3u);
+  EXPECT_EQ(flag.variants[0].value->dump(), R"({"names":["a","b"],"tokens":128})");
+  EXPECT_EQ(*flag.variants[1].value, "large") << "the name, unless it says more";
+  EXPECT_EQ(flag.variants[1].weight, 70u);
+  EXPECT_EQ(flag.variants[2].name, "off");
+  EXPECT_EQ(*flag.variants[2].value, false);
+  ASSERT_EQ(flag.rules.size(), 4u);
+  std::vector<std::string> rules;
+  for (const flags::Rule& rule : flag.rules) {
+    std::string text = rule.name;
+    for (const flags::Condition& condition : rule.when) text += " | " + flags::Describe(condition);
+    rules.push_back(text + " -> " + flags::DescribeThen(rule));
+  }
+  EXPECT_THAT(rules, ElementsAre("eu-batch | tenant prefix \"eu-\" | class in (2 values) -> out",
+                                 "new-clients | header:x-app-version semver ^1.4.0 !=1.4.2 -> variant large",
+                                 "some-tenants | tenant percentage 12.5 % -> 80 %",
+                                 "one-key | key equals \"alice\" | model equals \"m\" | user equals \"alice\" -> in"));
+  EXPECT_TRUE(flag.allow->contains("bob@example.com"));
+  EXPECT_EQ(flag.deny->size(), 1u);
+  EXPECT_THAT(flag.features, ElementsAre(Pair("extra", true)));
+  EXPECT_EQ(Find(spec, "ttft_pipeline").parent_share, flags::ParentShare::kNested);
+  const flags::Schedule& schedule = Find(spec, "qos_policy").schedule;
+  EXPECT_EQ(flags::TimeText(*schedule.start), "2026-01-01T00:00:00Z");
+  EXPECT_EQ(flags::TimeText(*schedule.end), "2026-12-31T21:59:59.500000000Z");
+  EXPECT_EQ(Find(spec, "qos_policy").parent, "ttft_pipeline");
+
+  const auto set = flags::FlagSet::Create(*spec, 1);
+  ASSERT_THAT(set, IsOk());
+  EXPECT_EQ((*set)->Find("ttft_pipeline")->salt, "2026") << "nested: the parent's";
+}
+
+TEST(LoadFlagSpec, TenThousandKeysFitInAList) {
+  std::string text = "mine:\n  enabled: true\n  allow:\n";
+  for (int i = 0; i < 10000; ++i) text += "    - user-" + std::to_string(i) + "\n";
+  const auto spec = Load(text);
+  ASSERT_THAT(spec, IsOk());
+  EXPECT_EQ(Find(spec, "mine").allow->size(), 10000u);
+  EXPECT_THAT(FaultsOf(text + "    - one-more\n"),
+              ElementsAre("f.yaml:3: mine.allow: has too many entries; allowed: a list of at most 10000 entries"));
+}
+
+TEST(LoadFlagSpec, BombsAndLargeFilesAreRefused) {
+  EXPECT_THAT(FaultsOf("a: &a {enabled: true}\nb: *a\n"),
+              ElementsAre("f.yaml:2: syntax: an alias (*name); allowed: the value written out"));
+  EXPECT_THAT(FaultsOf(std::string((1 << 20) + 1, '#')),
+              ElementsAre("f.yaml: larger than 1 MiB; allowed: at most 1 MiB"));
+}
+
+TEST(LoadFlagLayers, EachSourceIsALayerOfItsOwn) {
+  const TestFile file("phase5: {enabled: true, rollout_percentage: 50}\nemergency: {rollback_to_baseline: true}\n");
+  const TestVariables variables = {{"PHASE5_ROLLOUT_PERCENT", "10"}};
+  const auto layers = LoadFlagLayers(file.path(), Env(variables));
+  ASSERT_THAT(layers, IsOk());
+  EXPECT_EQ(layers->at(Layer::kDefault).flags.size(), 3u);
+  EXPECT_EQ(layers->at(Layer::kFile).flags.size(), 1u);
+  EXPECT_TRUE(layers->at(Layer::kFile).rollback_to_baseline);
+  EXPECT_EQ(layers->at(Layer::kEnv).values.at("phase5").rollout_bps, 1000u);
+  std::vector<std::string> inert;
+  for (const auto& value : flags::MergeLayers(*layers).inert) inert.push_back(flags::Describe(value));
+  EXPECT_THAT(inert,
+              ElementsAre("file rollout_percentage 50 % of phase5 is inert: env PHASE5_ROLLOUT_PERCENT holds 10 %"));
+}
+
+TEST(LoadFlagLayers, FaultsOfFileAndVariablesComeTogether) {
+  EXPECT_THAT(FaultsOf("phase5: 1\n", {{"PHASE5_ENABLED", "yep"}}),
+              ElementsAre(testing::StartsWith("f.yaml:1: phase5"), testing::StartsWith("environment: PHASE5_ENABLED")));
+}
+
 TEST(LoadFlagSpec, VariablesBecomeTheEnvLayer) {
   const auto spec = Load("phase5: {enabled: false, rollout_percentage: 100}\nttft_pipeline: {enabled: true}",
                          {{"PHASE5_ENABLED", "true"},
@@ -176,7 +250,7 @@ TEST(LoadFlagSpec, ManyFlagsAreBounded) {
   for (int i = 0; i < 5000; ++i) text += "other" + std::to_string(i) + ": {enabled: true}\n";
   const std::vector<std::string> faults = FaultsOf(text);
   ASSERT_EQ(faults.size(), 101u);
-  EXPECT_THAT(faults, testing::Contains("f.yaml:254: other253: one flag too many; allowed: 256 flags"));
+  EXPECT_THAT(faults, testing::Contains("f.yaml:257: other256: one flag too many; allowed: 256 flags"));
 }
 
 }  // namespace

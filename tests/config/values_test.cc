@@ -118,5 +118,26 @@ TEST(Quote, IsPrintableAndShort) {
   EXPECT_LT(Quote(std::string(1000, 'x')).size(), 80u);
 }
 
+TEST(ParseTimestamp, Rfc3339Only) {
+  const auto seconds = [](std::string_view text) {
+    const Parsed<WallTime> parsed = ParseTimestamp(text);
+    return parsed.value ? std::chrono::duration<double>(parsed.value->time_since_epoch()).count() : -1;
+  };
+  EXPECT_EQ(seconds("1970-01-01T00:00:00Z"), 0);
+  EXPECT_EQ(seconds("1970-01-02T00:00:01.25Z"), 86401.25);
+  EXPECT_EQ(seconds("2026-11-22T22:00:00Z"), 1795384800);
+  EXPECT_EQ(seconds("2026-11-23T00:00:00+02:00"), 1795384800);
+  EXPECT_EQ(seconds("2026-11-22T16:30:00-05:30"), 1795384800);
+  for (const char* text :
+       {"", "2026", "2026-11-22", "2026-11-22T22:00:00", "2026-11-22 22:00:00Z", "2026-02-29T00:00:00Z",
+        "2026-13-01T00:00:00Z", "2026-11-22T24:00:00Z", "2026-11-22T22:60:00Z", "2026-11-22T22:00:60Z",
+        "2026-11-22T22:00:00.Z", "2026-11-22T22:00:00.1234567890Z", "2026-11-22T22:00:00+2:00",
+        "2026-11-22T22:00:00+24:00", "2026-11-22T22:00:00z", "2026-11-22T22:00:00Z ", "1969-12-31T23:59:59Z",
+        "2262-01-01T00:00:00Z", "2026-11-22T22:00:00+0x:00"}) {
+    EXPECT_EQ(ParseTimestamp(text).value, std::nullopt) << text;
+    EXPECT_NE(ParseTimestamp(text).what, "") << text;
+  }
+}
+
 }  // namespace
 }  // namespace sluice::config

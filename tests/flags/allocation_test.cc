@@ -5,7 +5,8 @@
 #include <string>
 
 #include "flags/flag_gate.h"
-#include "gtest/gtest.h"
+#include "fmt/format.h"
+#include "tests/flags/flags_test_support.h"
 
 namespace {
 thread_local int allocations = 0;
@@ -43,6 +44,41 @@ TEST(AllocationTest, DecidingAllocatesNothing) {
     const RequestDecisions d = gate.Decide({.targeting_key = key});
     in += d.snapshot->FeatureOn(d.ttft_pipeline, "a_feature_with_a_long_name_beyond_any_small_string");
     in += d.snapshot->Evaluate("a_flag_that_nobody_has_ever_heard_of_at_all", {.targeting_key = key}).in;
+  }
+  EXPECT_EQ(allocations, before);
+  EXPECT_GT(in, 0);
+}
+
+TEST(AllocationTest, ListsRulesAndVariantsAllocateNothing) {
+  Flag flag = On(kTtftPipeline, 5000, kPhase5);
+  std::vector<std::string> keys;
+  for (int i = 0; i < 10000; ++i) keys.push_back(fmt::format("a-key-beyond-any-small-string-{}", i));
+  flag.deny = Keys(keys);
+  flag.variants = {Of("a", {{"k", 1}}), Of("b", 2)};
+  const auto when = [](Condition::Attribute attribute, Condition::Test test) {
+    return Condition{.attribute = attribute,
+                     .test = test,
+                     .text = "^1.2.0-rc.1",
+                     .values = Keys({"x"}),
+                     .range = *VersionRange::Parse("^1.2.0-rc.1"),
+                     .bps = 5000};
+  };
+  flag.rules = {{.name = "in", .when = {when(Condition::Attribute::kTenant, Condition::Test::kIn)}},
+                {.name = "semver", .when = {when(Condition::Attribute::kUser, Condition::Test::kSemver)}},
+                {.name = "percentage",
+                 .when = {when(Condition::Attribute::kTenant, Condition::Test::kPercentage)},
+                 .then = Rule::Then::kPercentage,
+                 .bps = 2000}};
+  MetricsRegistry metrics;
+  FlagGate gate(Make({.flags = {On(kPhase5, 9000), flag}}), metrics);
+  const std::string tenant = "a-tenant-with-a-name-beyond-any-small-string";
+
+  const int before = allocations;
+  int in = 0;
+  for (const std::string& key : keys) {
+    const std::string_view shorter = std::string_view(key).substr(1);
+    in += gate.Decide({.targeting_key = shorter, .tenant = tenant, .user = "1.1.0-beta.11"}).ttft_pipeline.in;
+    in += gate.Decide({.targeting_key = key}).ttft_pipeline.in;
   }
   EXPECT_EQ(allocations, before);
   EXPECT_GT(in, 0);

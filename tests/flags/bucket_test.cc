@@ -30,6 +30,7 @@ TEST(BucketTest, GoldenVectors) {
       {"salt", "j\xc3\xbcrgen \xe2\x98\x83", 4050, 1},
       {"qos_policy", std::string(200, '0'), 4214, 61},
       {"s", std::string(1, '\0'), 7577, 93},
+      {"split-exp", "alice", 3063, 75},
   };
   for (const Vector& v : vectors) {
     EXPECT_EQ(BucketV2(v.salt, v.key), v.v2) << v.salt << " " << v.key;

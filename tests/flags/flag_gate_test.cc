@@ -5,6 +5,7 @@
 #include <thread>
 #include <vector>
 
+#include "flags/bucket.h"
 #include "fmt/format.h"
 #include "tests/support/status_matchers.h"
 
@@ -110,6 +111,30 @@ TEST(FlagGateTest, Metrics) {
   gate.CountFailedReload();
   EXPECT_EQ(Value(metrics, "sluice_flag_reloads_total", {"ok"}), 2);
   EXPECT_EQ(Value(metrics, "sluice_flag_reloads_total", {"failed"}), 1);
+}
+
+TEST(FlagGateTest, SampleRatioIsWatchedAndRestartsWithThePercentage) {
+  MetricsRegistry metrics;
+  FlagGate gate(Make(5000, 1), metrics);
+  const auto value = [&] { return Value(metrics, "sluice_flag_sample_ratio_e_value", {"ttft_pipeline"}); };
+  const auto ask = [&](bool only_in) {  // only_in: as if the others' decisions were lost
+    for (int i = 0; i < 3000; ++i) {
+      const std::string key = fmt::format("user-{}", i);
+      if (!only_in || BucketV2(kTtftPipeline, key) < 5000) (void)gate.Decide({.targeting_key = key});
+    }
+  };
+  ask(/*only_in=*/false);
+  const double honest = value();
+  EXPECT_NE(honest, 1);
+  EXPECT_EQ(Value(metrics, "sluice_flag_sample_ratio_alarm", {"ttft_pipeline"}), 0);
+  gate.Swap(Make(5000, 2));
+  EXPECT_EQ(value(), honest) << "the same percentage";
+  gate.Swap(Make(4000, 3));
+  EXPECT_EQ(value(), 1);
+  gate.Swap(Make(5000, 4));
+  ask(/*only_in=*/true);
+  EXPECT_EQ(Value(metrics, "sluice_flag_sample_ratio_alarm", {"ttft_pipeline"}), 1);
+  EXPECT_EQ(Value(metrics, "sluice_flag_sample_ratio_alarm", {"phase5"}), 0) << "it has no split";
 }
 
 TEST(FlagGateTest, ChangesAreToldInOrderUntilTheSubscriptionEnds) {

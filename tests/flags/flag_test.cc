@@ -1,5 +1,7 @@
 #include "flags/flag.h"
 
+#include <string>
+
 #include "gtest/gtest.h"
 
 namespace sluice::flags {
@@ -29,6 +31,14 @@ TEST(ExplainTest, BucketZeroIsShown) {
 TEST(ExplainTest, NothingHashedShowsNoBucket) {
   const Decision d{.flag = "nope", .epoch = 9};
   EXPECT_EQ(Explain(d), "nope=off;reason=FLAG_NOT_FOUND;layer=default;epoch=9");
+}
+
+TEST(ExplainTest, ForeignTextCannotBreakATrailer) {
+  const std::string name = "a;b=1\n\xc3\xbc" + std::string(500, 'x');
+  Decision d = Split();
+  d.variant = name;
+  EXPECT_EQ(Explain(d), "ttft_pipeline=a?b=1???" + std::string(120, 'x') +
+                            ";reason=SPLIT;bucket=1234;threshold=5000;layer=file;epoch=3");
 }
 
 TEST(ExplainTest, DryRunIsMarked) {
