@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "flags/flag_faults.h"
+#include "flags/targeting.h"
 #include "fmt/format.h"
 
 namespace sluice::flags {
@@ -64,6 +65,12 @@ FlagSet::FlagSet(FlagSetSpec spec, uint64_t epoch)
       for (const Condition& condition : rule.when) {
         if (condition.attribute == Condition::Attribute::kHeader) header_names_.push_back(condition.header);
       }
+    }
+  }
+  for (const Flag& flag : flags) {
+    if (flag.targeting == nullptr) continue;
+    for (std::string& name : flag.targeting->HeaderNames()) {
+      if (!IsSecretHeader(name)) header_names_.push_back(std::move(name));
     }
   }
   std::sort(header_names_.begin(), header_names_.end());

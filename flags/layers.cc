@@ -31,6 +31,13 @@ void NoteInert(const std::string& flag, std::string_view field, const std::vecto
 }
 
 // A layer below the one that defines a flag has no say.
+// The formats of programs have no word for these.
+void KeepUntold(const Flag& below, Flag* flag) {
+  flag->parent = below.parent;
+  flag->dry_run = below.dry_run;
+  flag->features = below.features;
+}
+
 void ApplyValues(const Layers& layers, Flag* flag, FlagSetSpec* out) {
   std::vector<Given> enabled = {{flag->layer, flag->enabled ? "true" : "false", ""}};
   std::vector<Given> rollout = {{flag->rollout_layer, PercentText(flag->rollout_bps), ""}};
@@ -73,7 +80,8 @@ FlagSetSpec MergeLayers(const Layers& layers) {
       if (fresh || again) {
         out.flags.push_back(flag);
       } else {
-        out.flags[place->second] = flag;
+        const Flag below = std::exchange(out.flags[place->second], flag);
+        if (flag.targeting != nullptr) KeepUntold(below, &out.flags[place->second]);
       }
       Flag& merged = again || fresh ? out.flags.back() : out.flags[place->second];
       merged.layer = merged.definition_layer = layer;

@@ -31,7 +31,8 @@ struct LayerContent {
 
 using Layers = std::map<Layer, LayerContent>;
 
-// Pure. The highest layer that defines a flag gives all of it; then the highest layer that gives `enabled` or the
+// Pure. The highest layer that defines a flag gives all of it (a program of flagd's: all but parent, dry_run and
+// sub-switches, which its format has no word for); then the highest layer that gives `enabled` or the
 // percentage holds that. The result says who holds each, and lists what is inert thereby. Nothing is validated.
 FlagSetSpec MergeLayers(const Layers& layers);
 

@@ -4,6 +4,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "flags/flag.h"
 
@@ -19,6 +20,8 @@ class Targeting {
   };
   virtual ~Targeting() = default;
   virtual Result Evaluate(std::string_view flag_key, const EvaluationContext& context) const = 0;
+  // Names of the headers that it looks at, lower case.
+  virtual std::vector<std::string> HeaderNames() const { return {}; }
 };
 
 }  // namespace sluice::flags

@@ -215,6 +215,12 @@ class Reader {
 
 }  // namespace
 
+std::vector<std::string> FlagdTargeting::HeaderNames() const {
+  std::vector<std::string> names(headers_.begin(), headers_.end());
+  names.insert(names.end(), parts_.shared->headers.begin(), parts_.shared->headers.end());
+  return names;
+}
+
 FlagdTargeting::FlagdTargeting(Parts parts) : parts_(std::move(parts)) { CollectHeaders(parts_.rule, headers_); }
 
 json FlagdTargeting::Metadata() const {

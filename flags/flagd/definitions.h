@@ -41,6 +41,7 @@ class FlagdTargeting final : public Targeting {
   explicit FlagdTargeting(Parts parts);
 
   Result Evaluate(std::string_view flag_key, const EvaluationContext& context) const override;
+  std::vector<std::string> HeaderNames() const override;
 
   const std::vector<Variant>& variants() const { return parts_.variants; }
   // The flag set's metadata under the flag's own; flat.
