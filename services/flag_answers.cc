@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "flags/flag_changes.h"
 #include "flags/flagd/definitions.h"
 #include "fmt/format.h"
 
@@ -48,11 +49,6 @@ class Attributes final : public flags::HeaderSource {
   const WallTime now_;
 };
 
-const Flag* Find(const flags::FlagSet& set, std::string_view key) {
-  const auto it = std::find_if(set.flags().begin(), set.flags().end(), [&](const Flag& f) { return f.key == key; });
-  return it == set.flags().end() ? nullptr : &*it;
-}
-
 const FlagdTargeting* FlagdOf(const Flag& flag) { return dynamic_cast<const FlagdTargeting*>(flag.targeting.get()); }
 
 bool IsBoolean(const Flag& flag) {
@@ -61,14 +57,17 @@ bool IsBoolean(const Flag& flag) {
   return std::all_of(variants.begin(), variants.end(), [](const flags::Variant& v) { return v.value->is_boolean(); });
 }
 
-// The switch, a parent or an emergency decided, not the flag's own rules.
+// The switch, the schedule, a parent or an emergency decided, not the flag's own rules.
 bool HeldOut(const Decision& d) {
-  return d.reason == Reason::kDisabled || d.reason == Reason::kEmergency || d.reason == Reason::kParentOut;
+  return d.reason == Reason::kDisabled || d.reason == Reason::kEmergency || d.reason == Reason::kParentOut ||
+         d.reason == Reason::kSchedule;
 }
 
-// Clients keep what is STATIC for every user until the flag changes; below a parent the answer is the parent's to give.
+// Clients keep what is STATIC for every user until the flag changes: true only where nothing looks at the context.
 std::string ReasonFor(const Flag& flag, const Decision& d) {
-  return std::string(d.reason == Reason::kStatic && !flag.parent.empty() ? "SPLIT" : flags::ReasonName(d.reason));
+  const bool alike = flag.parent.empty() && flag.rules.empty() && flag.allow == nullptr && flag.deny == nullptr &&
+                     !flag.schedule.start.has_value() && !flag.schedule.end.has_value();
+  return std::string(d.reason == Reason::kStatic && !alike ? "DEFAULT" : flags::ReasonName(d.reason));
 }
 
 void SetError(const Flag& flag, const flags::EvaluationContext& context, FlagAnswer& answer) {
@@ -117,17 +116,10 @@ FlagAnswer Answer(const flags::FlagSet& set, const Flag& flag, const flags::Eval
   return answer;
 }
 
-bool SameFlag(const Flag& a, const Flag& b) {
-  const auto same_variant = [](const flags::Variant& x, const flags::Variant& y) {
-    return x.name == y.name && x.weight == y.weight && *x.value == *y.value;
-  };
-  const FlagdTargeting *flagd_a = FlagdOf(a), *flagd_b = FlagdOf(b);
-  const bool same_targeting =
-      flagd_a != nullptr && flagd_b != nullptr ? flagd_a->SameDefinition(*flagd_b) : a.targeting == b.targeting;
-  return same_targeting && a.enabled == b.enabled && a.rollout_bps == b.rollout_bps && a.salt == b.salt &&
-         a.hash_version == b.hash_version && a.dry_run == b.dry_run && a.parent == b.parent &&
-         a.features == b.features &&
-         std::equal(a.variants.begin(), a.variants.end(), b.variants.begin(), b.variants.end(), same_variant);
+bool SameProgram(const Flag* a, const Flag* b) {
+  if (a == nullptr || b == nullptr) return false;
+  const FlagdTargeting *flagd_a = FlagdOf(*a), *flagd_b = FlagdOf(*b);
+  return flagd_a != nullptr && flagd_b != nullptr && flagd_a->SameDefinition(*flagd_b);
 }
 
 std::map<std::string_view, const Flag*> ByKey(const flags::FlagSet& set) {
@@ -155,7 +147,7 @@ std::string_view FlagErrorCode(FlagError error) {
 }
 
 FlagAnswer AnswerFlag(const flags::FlagSet& set, std::string_view key, const json& attributes, WallTime now) {
-  const Flag* flag = Find(set, key);
+  const Flag* flag = set.Find(key);
   if (flag != nullptr) return Answer(set, *flag, Attributes(attributes, now).Context());
   return {.key = std::string(key),
           .reason = "ERROR",
@@ -171,26 +163,20 @@ std::vector<FlagAnswer> AnswerAllFlags(const flags::FlagSet& set, const json& at
 }
 
 FlagChanges CompareFlags(const flags::FlagSet& before, const flags::FlagSet& after) {
-  const auto old_flags = ByKey(before), new_flags = ByKey(after);
   // A switch over all flags, or a parent, changes answers of flags that look as they did.
   const bool switched = before.spec().kill_switch != after.spec().kill_switch ||
                         before.spec().rollback_to_baseline != after.spec().rollback_to_baseline;
   FlagChanges changes;
-  for (const auto& [key, flag] : old_flags) {
-    const auto it = new_flags.find(key);
-    if (it == new_flags.end()) {
-      changes.emplace(key, "delete");
-    } else if (switched || !SameFlag(*flag, *it->second)) {
-      changes.emplace(key, "update");
-    }
-  }
-  for (const auto& [key, flag] : new_flags) {
-    if (!old_flags.contains(key)) changes.emplace(key, "write");
+  for (const flags::FlagChange& change : flags::FindChanges(before.spec(), after.spec())) {
+    const Flag *old_flag = before.Find(change.flag), *new_flag = after.Find(change.flag);
+    if (old_flag == nullptr && new_flag == nullptr) continue;                    // the switches
+    if (change.field == "program" && SameProgram(old_flag, new_flag)) continue;  // read again: another address
+    changes[change.flag] = old_flag == nullptr ? "write" : new_flag == nullptr ? "delete" : "update";
   }
   for (bool grew = true; grew;) {
     grew = false;
-    for (const auto& [key, flag] : new_flags) {
-      if (changes.contains(flag->parent)) grew |= changes.emplace(key, "update").second;
+    for (const Flag& flag : after.flags()) {
+      if (switched || changes.contains(flag.parent)) grew |= changes.emplace(flag.key, "update").second;
     }
   }
   return changes;

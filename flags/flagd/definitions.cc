@@ -5,6 +5,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "base/status.h"
 #include "flags/flagd/json_logic.h"
 #include "flags/flagd/logic_values.h"
@@ -22,7 +23,7 @@ constexpr std::string_view kHeaders = "headers.";
 
 std::string Found(const json& value) { return value.is_structured() ? value.type_name() : value.dump(); }
 
-// Names of headers in {"var": "headers.<name>"}.
+// Names of headers that carry no secrets in {"var": "headers.<name>"}.
 void CollectHeaders(const json& rule, std::set<std::string>& names) {
   if (!rule.is_structured()) return;
   const bool var = rule.is_object() && rule.size() == 1 && rule.begin().key() == "var";
@@ -30,7 +31,8 @@ void CollectHeaders(const json& rule, std::set<std::string>& names) {
                      : rule.begin()->is_array() && !rule.begin()->empty() ? (*rule.begin())[0]
                                                                           : *rule.begin();
   if (const auto* text = path.get_ptr<const std::string*>(); var && text != nullptr && text->starts_with(kHeaders)) {
-    names.insert(text->substr(kHeaders.size()));
+    const std::string name = absl::AsciiStrToLower(text->substr(kHeaders.size()));
+    if (!IsSecretHeader(name)) names.insert(name);
   }
   for (const json& part : rule) CollectHeaders(part, names);
 }
@@ -158,8 +160,8 @@ class Reader {
                           .rollout_bps = kBuckets,
                           .layer = Layer::kRemote,
                           .rollout_layer = Layer::kRemote,
-                          .variants = parts.variants,
-                          .targeting = std::make_shared<const FlagdTargeting>(std::move(parts))});
+                          .targeting = std::make_shared<const FlagdTargeting>(std::move(parts)),
+                          .definition_layer = Layer::kRemote});
   }
 
   bool ReadState(const json& flag, const std::string& path) {

@@ -57,7 +57,7 @@ class FlagdTargeting final : public Targeting {
 };
 
 struct Definitions {
-  std::vector<Flag> flags;  // key, enabled, variants and a FlagdTargeting each; layer kRemote; 100 %
+  std::vector<Flag> flags;  // key, enabled and a FlagdTargeting (with the variants) each; layer kRemote; 100 %
   nlohmann::json metadata = nlohmann::json::object();  // of the flag set
   std::vector<std::string> warnings;                   // faults of rules, when they are not refused
 };

@@ -44,8 +44,10 @@ int Serve(const char* address, const char* path) {
   };
   auto flags = Load(path);
   const sluice::SystemClock clock;
-  auto server = absl::StatusOr<std::unique_ptr<Server>>(flags.status());
-  if (flags.ok()) {
+  absl::StatusOr<std::unique_ptr<Server>> server = absl::UnknownError("the flags cannot be read");
+  if (!flags.ok()) {
+    server = flags.status();
+  } else {
     parts.flags = *std::move(flags);
     server = Server::Start(std::move(parts), clock);
   }

@@ -117,7 +117,7 @@ def main():
         provider = FlagdProvider(host="127.0.0.1", port=server.port, resolver_type=ResolverType.RPC, deadline_ms=5000,
                                  retry_backoff_ms=100, retry_backoff_max_ms=500)
         try:
-            api.set_provider_and_wait(provider) if hasattr(api, "set_provider_and_wait") else api.set_provider(provider)
+            api.set_provider_and_wait(provider)
             client = api.get_client()
             check(events.wait(ProviderEvent.PROVIDER_READY, 1), "provider_ready arrives")
             check_values(client)
@@ -131,12 +131,12 @@ def main():
 
             path.write_text("{")
             server.reload()
-            path.write_text(json.dumps(DOCUMENT))
             check(client.get_string_value("string", "x") == "hello", "a broken file leaves everything as it was")
 
             port, started = server.port, time.monotonic()
             check(server.stop() == 0, "the server drains")
             check(time.monotonic() - started < 5, "without waiting for the open event stream")
+            path.write_text(json.dumps(DOCUMENT))
             server = Server(program, path, port)
             deadline = time.monotonic() + TIMEOUT_S
             while client.get_float_details("float", 0.0).error_code and time.monotonic() < deadline:

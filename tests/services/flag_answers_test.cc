@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 
 #include "tests/services/flag_documents.h"
@@ -75,7 +76,7 @@ TEST(FlagAnswersTest, NativeFlagsAnswerWithABoolean) {
 }
 
 // A client keeps a STATIC answer for every user: below a parent that splits it would be wrong.
-TEST(FlagAnswersTest, StaticOnlyWithoutAParent) {
+TEST(FlagAnswersTest, StaticOnlyWhereNothingLooksAtTheContext) {
   flags::FlagSetSpec spec;
   spec.flags.push_back({.key = "parent", .enabled = true, .rollout_bps = 5000});
   spec.flags.push_back({.key = "child", .enabled = true, .rollout_bps = flags::kBuckets, .parent = "parent"});
@@ -83,6 +84,11 @@ TEST(FlagAnswersTest, StaticOnlyWithoutAParent) {
   for (int i = 0; i < 50; ++i) {
     EXPECT_NE(Ask(*set, "child", {{"targetingKey", std::to_string(i)}}).reason, "STATIC");
   }
+  spec.flags[0].rollout_bps = flags::kBuckets;
+  spec.flags[0].deny = std::make_shared<const flags::KeySet>(flags::KeySet{"nobody"});
+  EXPECT_EQ(Ask(*MakeFlags(spec), "parent", {{"targetingKey", "a"}}).reason, "DEFAULT");
+  EXPECT_EQ(Ask(*MakeFlags(spec), "parent", {{"targetingKey", "a"}}).value, true);
+  EXPECT_EQ(Ask(*MakeFlags(spec), "parent", {{"targetingKey", "nobody"}}).value, false);
 }
 
 TEST(FlagAnswersTest, HeldOutFlagsAnswerFalseOrLeaveItToTheClient) {

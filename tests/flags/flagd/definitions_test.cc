@@ -45,7 +45,7 @@ TEST(DefinitionsTest, ReadsMapsAndLists) {
   EXPECT_EQ(flag.key, "f");
   EXPECT_TRUE(flag.enabled);
   EXPECT_EQ(flag.layer, Layer::kRemote);
-  ASSERT_EQ(flag.variants.size(), 2u);
+  EXPECT_EQ(dynamic_cast<const FlagdTargeting&>(*flag.targeting).variants().size(), 2u);
   json listed = json::parse(kGood);
   listed["key"] = "f";
   const auto list = ParseDefinitions(json({{"flags", json::array({listed})}}).dump());
