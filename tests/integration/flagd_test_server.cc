@@ -18,15 +18,15 @@ using sluice::engine::Backend;
 using sluice::engine::ModelSpec;
 using sluice::services::Server;
 
-absl::StatusOr<sluice::flags::FlagSetSpec> Load(const char* path) {
+absl::StatusOr<sluice::flags::LayerContent> Load(const char* path) {
   std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
   text << file.rdbuf();
   auto definitions = sluice::flags::flagd::ParseDefinitions(text.str());
   if (!definitions.ok()) return definitions.status();
-  sluice::flags::FlagSetSpec spec{.flags = std::move(definitions->flags)};
-  spec.flags.push_back({.key = "native", .enabled = true, .rollout_bps = 5000});
-  return spec;
+  sluice::flags::LayerContent layer{.flags = std::move(definitions->flags)};
+  layer.flags.push_back({.key = "native", .enabled = true, .rollout_bps = 5000});
+  return layer;
 }
 
 int Serve(const char* address, const char* path) {
@@ -48,7 +48,7 @@ int Serve(const char* address, const char* path) {
   if (!flags.ok()) {
     server = flags.status();
   } else {
-    parts.flags = *std::move(flags);
+    parts.flags[sluice::flags::Layer::kFile] = *std::move(flags);
     server = Server::Start(std::move(parts), clock);
   }
   if (!server.ok()) {
@@ -59,7 +59,7 @@ int Serve(const char* address, const char* path) {
   std::fflush(stdout);
   for (int signal = 0; signal != SIGTERM;) {
     sigwait(&signals, &signal);
-    if (signal == SIGHUP) (void)(*server)->ReloadFlags(Load(path));
+    if (signal == SIGHUP) (void)(*server)->ReloadFlags(Load(path), "SIGHUP");
   }
   (*server)->Drain(std::chrono::seconds(5));
   return 0;

@@ -120,10 +120,14 @@ class FlagdServiceTest : public testing::Test {
                             [](const std::string&) { return absl::OkStatus(); },
                             clock_};
   RequestFlow flow_{{gate_, admission_, breakers_, models_, probe_, clock_}, {}};
+  flags::FlagSources sources_{gate_, {}, [](const flags::FlagUpdate&) {}};
+  FlagControl control_{sources_, gate_, nullptr, clock_};
   CallGuard guard_;
   DoorContext doors_{.flow = flow_,
                      .models = models_,
                      .gate = gate_,
+                     .flag_sources = sources_,
+                     .flag_control = control_,
                      .admission = admission_,
                      .breakers = breakers_,
                      .clock = clock_,

@@ -116,6 +116,8 @@ class NativeDoorTest : public testing::Test {
       [](const std::string&) { return absl::OkStatus(); },
       clock_};
   RequestFlow flow_{{gate_, admission_, breakers_, models_, probe_, clock_}, {}};
+  flags::FlagSources sources_{gate_, {}, [](const flags::FlagUpdate&) {}};
+  FlagControl control_{sources_, gate_, nullptr, clock_};
   std::atomic<int64_t> drained_with_ms_{-1};
   // SHA-256 of "secret" and "root".
   CallGuard guard_{{{.name = "app",
@@ -131,6 +133,8 @@ class NativeDoorTest : public testing::Test {
       .flow = flow_,
       .models = models_,
       .gate = gate_,
+      .flag_sources = sources_,
+      .flag_control = control_,
       .admission = admission_,
       .breakers = breakers_,
       .clock = clock_,
