@@ -17,7 +17,7 @@ constexpr size_t kMaxModels = 64;
 constexpr std::string_view kDefaultModelName = "default";
 
 void ReadServer(Section server, ServerOptions* out) {
-  server.GrpcAddress("grpc_address", &out->grpc_address);
+  server.GrpcAddress("grpc_address", /*may_be_empty=*/false, &out->grpc_address);
   server.Address("metrics_address", /*may_be_empty=*/true, &out->metrics_address);
   server.Bool("insecure", &out->insecure);
   server.Text("api_keys_file", kPathBytes, &out->api_keys_file);
@@ -40,7 +40,7 @@ void ReadServer(Section server, ServerOptions* out) {
 void ReadFlagOptions(Section flags, FlagOptions* out) {
   flags.Text("flagd_file", kPathBytes, &out->flagd_file);
   Section sync = flags.Map("sync");
-  sync.GrpcAddress("target", &out->sync.target);
+  sync.GrpcAddress("target", /*may_be_empty=*/true, &out->sync.target);
   sync.Text("selector", 256, &out->sync.selector);
   sync.Bool("tls", &out->sync.tls);
   sync.Text("ca_file", kPathBytes, &out->sync.ca_file);

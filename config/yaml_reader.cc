@@ -271,9 +271,15 @@ Source Section::Address(std::string_view key, bool may_be_empty, std::string* ou
   });
 }
 
-Source Section::GrpcAddress(std::string_view key, std::string* out) {
+Source Section::GrpcAddress(std::string_view key, bool may_be_empty, std::string* out) {
   return Scalar(key, /*literal=*/false, "HOST:PORT or [IPV6]:PORT, port 0 to 65535, or unix:/PATH of at most 107 bytes",
-                [out](std::string_view text, Source) { return Store(ParseGrpcAddress(text), out); });
+                [=](std::string_view text, Source) {
+                  if (may_be_empty && text.empty()) {
+                    out->clear();
+                    return std::string();
+                  }
+                  return Store(ParseGrpcAddress(text), out);
+                });
 }
 
 Source Section::ReadWord(std::string_view key, const std::vector<std::string>& words, size_t* chosen) {

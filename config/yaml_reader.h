@@ -98,7 +98,7 @@ class Section {
   Source Text(std::string_view key, size_t max_bytes, std::string* out);
   Source Name(std::string_view key, std::string* out);
   Source Address(std::string_view key, bool may_be_empty, std::string* out);
-  Source GrpcAddress(std::string_view key, std::string* out);
+  Source GrpcAddress(std::string_view key, bool may_be_empty, std::string* out);
   template <typename Enum>
   Source Choice(std::string_view key, const std::vector<std::pair<std::string, Enum>>& choices, Enum* out) {
     std::vector<std::string> words;

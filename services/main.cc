@@ -51,6 +51,7 @@ int Serve(const ServerArgs& args, config::RuntimeConfig runtime, const sigset_t&
   ServerParts parts{.flags = *std::move(layers),
                     .flag_files = flag_files,
                     .make_backend = MakeBackendFactory(runtime.scheduler.max_batch_tokens),
+                    .jitter_seed = static_cast<uint64_t>(SystemClock().WallNow().time_since_epoch().count()),
                     .on_drain_requested = [&requested_grace_ns](Duration grace) {
                       requested_grace_ns = grace.count();
                       kill(getpid(), SIGTERM);

@@ -254,7 +254,7 @@ absl::Status Server::Impl::FollowFlags() {
   }
   const config::FlagOptions::Sync& sync = parts.runtime.flags.sync;
   if (sync.target.empty()) return absl::OkStatus();
-  const auto random = [engine = std::mt19937_64(std::random_device()())]() mutable {
+  const auto random = [engine = std::mt19937_64(parts.jitter_seed)]() mutable {
     return std::uniform_real_distribution<double>()(engine);
   };
   SLUICE_ASSIGN_OR_RETURN(flagd_sync, FlagdSync::Start({.target = sync.target,

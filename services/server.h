@@ -22,6 +22,7 @@ struct ServerParts {
   std::vector<config::ApiKey> keys;
   engine::BackendFactory make_backend;
   engine::FileProbe probe;
+  uint64_t jitter_seed = 1;  // of the pauses before a retry: another one in each replica
   // AdminService.Drain was called: main drains with that grace (zero: the configured one). May be null.
   std::function<void(Duration grace)> on_drain_requested;
 };

@@ -176,7 +176,7 @@ TEST(FlagsServerTest, AnOverrideIsKeptFollowedAndTakenBack) {
     ASSERT_TRUE(Set(server.flags(), Percent("ttft_pipeline", 100), &response).ok());
     EXPECT_EQ(response.epoch(), 2);
     EXPECT_TRUE(response.kept());
-    ASSERT_EQ(response.changes_size(), 1);
+    ASSERT_GE(response.changes_size(), 1);
     EXPECT_EQ(response.changes(0).field(), "rollout_percentage");
     EXPECT_EQ(Generate(server.inference(), Greedy("x", 1)).finish.pipeline(), "ttft");
   }

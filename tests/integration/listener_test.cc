@@ -34,10 +34,11 @@ testing::AssertionResult Answers(TestServer& server) {
 
 TEST(ListenerTest, ReflectionNamesEveryService) {
   TestServer server;
-  EXPECT_THAT(
-      ReflectedServices(server.Channel()),
-      UnorderedElementsAre("sluice.v1.InferenceService", "sluice.v1.AdminService", "inference.GRPCInferenceService",
-                           "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"));
+  EXPECT_THAT(ReflectedServices(server.Channel()),
+              UnorderedElementsAre("sluice.v1.InferenceService", "sluice.v1.AdminService", "sluice.v1.FlagService",
+                                   "flagd.evaluation.v1.Service", "flagd.evaluation.v2.Service",
+                                   "inference.GRPCInferenceService", "grpc.health.v1.Health",
+                                   "grpc.reflection.v1alpha.ServerReflection"));
 }
 
 TEST(ListenerTest, AMessageTooLargeEndsItsCallOnly) {
