@@ -6,6 +6,7 @@
 
 #include <cstring>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -50,6 +51,8 @@ class FileWatchTest : public testing::Test {
     }
   }
 
+  std::function<void(const std::string& content)> after_ = [](const auto&) {};  // what a callback has seen; set first
+
   std::vector<std::vector<std::string>> calls() {
     MutexLock lock(mu_);
     return calls_;
@@ -59,14 +62,16 @@ class FileWatchTest : public testing::Test {
 
  private:
   void OnChange(const std::vector<std::string>& changed) {
-    MutexLock lock(mu_);
-    calls_.emplace_back();
+    std::vector<std::string> names, contents;
     for (const std::string& path : changed) {
-      const std::string name = fs::path(path).lexically_relative(folder_.path()).string();
-      calls_.back().push_back(name);
+      names.push_back(fs::path(path).lexically_relative(folder_.path()).string());
       const auto text = ReadTextFile(path);
-      seen_[name] = text.ok() ? *text : "-";
+      contents.push_back(text.ok() ? *text : "-");
+      after_(contents.back());
     }
+    MutexLock lock(mu_);
+    for (size_t i = 0; i < names.size(); ++i) seen_[names[i]] = contents[i];
+    calls_.push_back(names);
     changed_.SignalAll();
   }
 
@@ -161,6 +166,49 @@ TEST_F(FileWatchTest, LinksOutsideTheFolder) {
   Watch({"a"});
   elsewhere.Write("target", "2");
   Await("a", "2");
+}
+
+// What a link led to before is still there, and tells nothing.
+TEST_F(FileWatchTest, LinksThatAreTurnedElsewhere) {
+  for (const std::string version : {"1", "2", "3"}) {
+    fs::create_directory(folder_ / version);
+    folder_.Write(version + "/f", version);
+  }
+  const auto turn = [&](const std::string& link, const std::string& target) {
+    fs::create_symlink(target, folder_ / "tmp");
+    fs::rename(folder_ / "tmp", folder_ / link);
+  };
+  turn("folder", "1");
+  turn("file", "folder/f");
+  Watch({"file"});
+  turn("folder", "2");
+  Await("file", "2");
+  turn("folder", "1");
+  Await("file", "1");
+  turn("file", "3/f");
+  Await("file", "3");
+  folder_.Write("3/f", "4");
+  Await("file", "4");
+}
+
+// As a file that is mounted alone: its folder does not see the write.
+TEST_F(FileWatchTest, WritesUnderAnotherName) {
+  test::TempFolder elsewhere;
+  folder_.Write("a", "1");
+  fs::create_hard_link(folder_ / "a", elsewhere / "b");
+  Watch({"a"});
+  elsewhere.Write("b", "2");
+  Await("a", "2");
+}
+
+TEST_F(FileWatchTest, ChangesDuringACallbackAreReported) {
+  folder_.Write("a", "0");
+  after_ = [this](const std::string& content) {
+    if (content.size() < 5) folder_.Write("a", content + "+");
+  };
+  Watch({"a"});
+  folder_.Write("a", "1");
+  Await("a", "1++++");
 }
 
 TEST_F(FileWatchTest, LoopOfLinksPipeAndFolderAreNotFiles) {

@@ -20,7 +20,6 @@ using absl::StatusCode;
 using test::IsOk;
 using test::StatusIs;
 using ::testing::ElementsAre;
-using ::testing::Field;
 
 // The revision that a refused change found, from the error's metadata.
 std::string CurrentOf(const absl::StatusOr<uint64_t>& refused) {
