@@ -1,9 +1,16 @@
 #include "loadtest/grpc_channels.h"
 
+#include <algorithm>
+
 #include "base/files.h"
 #include "fmt/format.h"
 
 namespace sluice::loadtest {
+namespace {
+
+constexpr auto kReconnectWait = std::chrono::milliseconds(300);  // a little over the first backoff
+
+}  // namespace
 
 absl::StatusOr<std::vector<std::shared_ptr<grpc::Channel>>> OpenChannels(const TargetOptions& options) {
   const size_t colon = options.url.find("://");
@@ -16,6 +23,9 @@ absl::StatusOr<std::vector<std::shared_ptr<grpc::Channel>>> OpenChannels(const T
       auto text = ReadTextFile(options.ca_file);
       if (!text.ok()) {
         return absl::InvalidArgumentError(fmt::format("the CA file {}", std::string(text.status().message())));
+      }
+      if (text->find("-----BEGIN CERTIFICATE-----") == std::string::npos) {
+        return absl::InvalidArgumentError(fmt::format("the CA file '{}' holds no PEM certificate", options.ca_file));
       }
       ssl.pem_root_certs = *std::move(text);
     }
@@ -52,6 +62,11 @@ absl::Status WaitForChannel(grpc::Channel& channel, const std::string& url, Dura
     state = channel.GetState(true);
   }
   if (state == GRPC_CHANNEL_READY) return absl::OkStatus();
+  // Whoever asks again wants to see the reconnect, and gRPC's own poller looks every 5 s only.
+  if (channel.WaitForStateChange(state, std::min(deadline, std::chrono::system_clock::now() + kReconnectWait)) &&
+      channel.GetState(true) == GRPC_CHANNEL_READY) {
+    return absl::OkStatus();
+  }
   return absl::UnavailableError(
       fmt::format("no gRPC connection to {}: is a server listening there, and does it speak {}?", url,
                   url.find("s://") != std::string::npos ? "TLS with this CA" : "plaintext"));

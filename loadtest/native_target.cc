@@ -202,6 +202,10 @@ absl::Status NativeTarget::Check(Duration timeout) {
       return absl::NotFoundError(
           fmt::format("{} has no model '{}'; there are: {}", options_.url, options_.model, absl::StrJoin(names, ", ")));
     }
+    if (found->state() == "failed") {
+      return absl::FailedPreconditionError(
+          fmt::format("model '{}' of {} failed to load: {}", found->name(), options_.url, found->error()));
+    }
     if (found->state() != "loading") return absl::OkStatus();
     if (clock_.Now() > give_up) {
       return absl::UnavailableError(fmt::format("model '{}' of {} is still loading after {:.0f} s", found->name(),

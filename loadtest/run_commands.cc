@@ -75,7 +75,10 @@ struct Finished {
 // Judges against --baseline; saves --save-baseline.
 absl::Status Regression(const Drive& drive, const Scenario& scenario, Summary& summary) {
   if (const std::string& path = drive.save_baseline; !path.empty()) {
-    if (!summary.invalid.empty()) return absl::FailedPreconditionError("the run is invalid: no baseline was saved");
+    if (!summary.invalid.empty()) {
+      return absl::FailedPreconditionError("no baseline was saved, the run is invalid: " +
+                                           absl::StrJoin(summary.invalid, "; "));
+    }
     SLUICE_RETURN_IF_ERROR(WriteTextFile(path, ToJson(BaselineOf(summary))));
     std::fprintf(stderr, "baseline saved: %s\n", path.c_str());
     return absl::OkStatus();
@@ -107,7 +110,8 @@ absl::StatusOr<Finished> RunOne(const Context& context, const Args& args, const 
   fs::create_directories(options.out_folder, error);
   if (error)
     return absl::InvalidArgumentError(fmt::format("cannot create {}: {}", options.out_folder, error.message()));
-  std::fprintf(stderr, "%s: %s\n", scenario.name.c_str(), scenario.description.c_str());
+  std::fprintf(stderr, "%s\n",
+               (scenario.description.empty() ? scenario.name : scenario.name + ": " + scenario.description).c_str());
   SLUICE_RETURN_IF_ERROR(RunScenario(options, scenario, context.stop));
 
   Run run;

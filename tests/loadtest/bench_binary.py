@@ -303,7 +303,7 @@ def secured(tmp):
             expect(load(*ca, env={"SLUICE_BENCH_TOKEN": "wrong"}), INVALID, "token")
             expect(load(env=token), UNREACHABLE, "TLS")
             expect(load("--ca", tmp / "gone.pem", env=token), INVALID, "gone.pem")
-            expect(load("--ca", tmp / "keys.yaml", env=token), UNREACHABLE, "with this CA")
+            expect(load("--ca", tmp / "keys.yaml", env=token), INVALID, "keys.yaml' holds no PEM certificate")
             expect(bench("load", f"{scheme[:-1]}://{address}", *short(tmp / scheme), env=token), UNREACHABLE,
                    "plaintext")
 
