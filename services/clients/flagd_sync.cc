@@ -7,11 +7,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
-#include <sstream>
 #include <thread>
 #include <utility>
 
+#include "base/files.h"
 #include "base/log.h"
 #include "base/mutex.h"
 #include "base/status.h"
@@ -35,10 +34,8 @@ int Millis(Duration d) {
 
 absl::StatusOr<std::string> ReadPem(const std::string& path) {
   if (path.empty()) return std::string();
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (file && !text.str().empty()) return text.str();
+  auto text = ReadTextFile(path);
+  if (text.ok() && !text->empty()) return text;
   return absl::InvalidArgumentError(ToAbsl(fmt::format("flagd sync: cannot read '{}', or it is empty", path)));
 }
 

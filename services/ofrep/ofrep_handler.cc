@@ -1,14 +1,12 @@
 #include "services/ofrep/ofrep_handler.h"
 
-#include <openssl/evp.h>
-
 #include <optional>
 #include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "base/check.h"
+#include "base/digest.h"
 #include "base/status.h"
 #include "base/strings.h"
 #include "flags/flagd/strict_json.h"
@@ -74,14 +72,7 @@ json Encode(const FlagAnswer& answer) {
 }
 
 // Strong: of the bytes of the answer, which hold everything that the context and the flags changed in it.
-std::string ETagOf(std::string_view body) {
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  SLUICE_CHECK(EVP_Digest(body.data(), body.size(), digest, &size, EVP_sha256(), nullptr) == 1, "SHA-256 is available");
-  std::string tag = "\"";
-  for (unsigned int i = 0; i < 16; ++i) tag += fmt::format("{:02x}", digest[i]);
-  return tag + "\"";
-}
+std::string ETagOf(std::string_view body) { return fmt::format("\"{}\"", Sha256Hex(body).substr(0, 32)); }
 
 bool Matches(std::string_view if_none_match, std::string_view etag) {
   for (absl::string_view part : absl::StrSplit(ToAbsl(if_none_match), ',')) {
