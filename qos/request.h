@@ -1,0 +1,24 @@
+// One request as the QoS engine sees it: free of any wire format, model or flag.
+#pragma once
+
+#include <cstddef>
+#include <string_view>
+
+#include "base/clock.h"
+#include "qos/qos_class.h"
+
+namespace sluice::qos {
+
+// The views are valid for the call that gets it; who keeps a request copies what it needs.
+struct Request {
+  std::string_view request_id, tenant, model;
+  std::string_view targeting_key;            // buckets a policy's enforced percentage
+  QosClass qos_class = QosClass::kStandard;  // already clamped to the tenant's highest
+  int prompt_tokens = 0, max_tokens = 0;     // max_tokens: of the answer
+  size_t prompt_bytes = 0;
+  MonoTime arrival{};                          // deadlines count from here; unset: from the call
+  MonoTime deadline = kInfiniteFuture;         // of the whole answer
+  Duration ttft_objective = Duration::zero();  // the client wants its first token within this; zero: says nothing
+};
+
+}  // namespace sluice::qos
