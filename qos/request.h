@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string_view>
 
 #include "base/clock.h"
@@ -12,7 +13,7 @@ namespace sluice::qos {
 // The views are valid for the call that gets it; who keeps a request copies what it needs.
 struct Request {
   std::string_view request_id, tenant, model;
-  std::string_view targeting_key;            // buckets a policy's enforced percentage
+  uint64_t key_hash = 0;                     // StableHash of the targeting key: buckets a policy's enforced percentage
   QosClass qos_class = QosClass::kStandard;  // already clamped to the tenant's highest
   int prompt_tokens = 0, max_tokens = 0;     // max_tokens: of the answer
   size_t prompt_bytes = 0;
