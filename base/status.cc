@@ -38,10 +38,11 @@ class Reader {
 
 }  // namespace
 
-absl::Status MakeError(absl::StatusCode code, std::string_view message, const ErrorDetails& details) {
-  absl::Status status(code, ToAbsl(message));
+absl::Status MakeError(Reason reason, std::string_view message, ErrorDetails details) {
+  SLUICE_CHECK(reason != Reason::kOk, "an error needs a reason");
+  absl::Status status(Describe(reason).code, ToAbsl(message));
   std::string payload;
-  Put(payload, details.reason);
+  Put(payload, std::to_string(static_cast<int>(reason)));
   Put(payload, details.retry_after ? std::to_string(details.retry_after->count()) : "");
   Put(payload, std::to_string(details.violations.size()));
   for (const FieldViolation& v : details.violations) {
@@ -64,18 +65,16 @@ absl::Status InvalidFields(std::vector<FieldViolation> violations) {
     if (!message.empty()) message += "; ";
     message += v.field + ": " + v.description;
   }
-  ErrorDetails details{.reason = "INVALID_FIELD"};
-  details.violations = std::move(violations);
-  return MakeError(absl::StatusCode::kInvalidArgument, message, details);
+  return MakeError(Reason::kInvalidField, message, {.violations = std::move(violations)});
 }
 
 ErrorDetails GetErrorDetails(const absl::Status& status) {
-  ErrorDetails details;
+  ErrorDetails details{.reason = ReasonOfCode(status.code())};
   const auto payload = status.GetPayload(kPayloadUrl);
   if (!payload.has_value()) return details;
   const std::string text(*payload);
   Reader in(text);
-  details.reason = in.Next();
+  details.reason = static_cast<Reason>(std::stoi(in.Next()));
   if (const std::string retry = in.Next(); !retry.empty()) details.retry_after = Duration(std::stoll(retry));
   for (size_t n = in.NextCount(); n > 0; --n) {
     std::string field = in.Next();
@@ -88,10 +87,11 @@ ErrorDetails GetErrorDetails(const absl::Status& status) {
   return details;
 }
 
-std::string ReasonOf(const absl::Status& status) {
-  if (status.ok()) return "OK";
-  std::string reason = GetErrorDetails(status).reason;
-  return reason.empty() ? absl::StatusCodeToString(status.code()) : reason;
+std::string ReasonOf(const absl::Status& status) { return std::string(ReasonWord(GetErrorDetails(status).reason)); }
+
+bool RetrySafe(const absl::Status& status, std::optional<int> tokens_emitted) {
+  if (tokens_emitted.has_value()) return *tokens_emitted == 0;  // a generation has no other effect than its tokens
+  return Describe(GetErrorDetails(status).reason).nothing_done;
 }
 
 }  // namespace sluice

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "base/reason.h"
 
 namespace sluice {
 
@@ -21,25 +22,28 @@ struct FieldViolation {
 };
 
 struct ErrorDetails {
-  // UPPER_SNAKE_CASE, at most 63 characters (google.rpc.ErrorInfo.reason); the same word is the metric label,
-  // log field and HTTP error code. Empty: derived from the status code.
-  std::string reason;
+  Reason reason = Reason::kOk;          // MakeError sets it
   std::optional<Duration> retry_after;  // set when trying again later can help
   std::vector<FieldViolation> violations;
   std::map<std::string, std::string> metadata;  // keys at most 64 characters, unit in the key
 };
 
-// A status of `code` with `details` attached. `message` is for people.
-absl::Status MakeError(absl::StatusCode code, std::string_view message, const ErrorDetails& details);
+// A status with the code that belongs to `reason` and with `details` attached. `message` is for people.
+// Requires: not Reason::kOk.
+absl::Status MakeError(Reason reason, std::string_view message, ErrorDetails details = {});
 
 // INVALID_ARGUMENT naming every violated field at once. Requires: violations not empty.
 absl::Status InvalidFields(std::vector<FieldViolation> violations);
 
-// What MakeError attached; empty details when nothing was.
+// What MakeError attached; when nothing was, only the reason that stands for the code.
 ErrorDetails GetErrorDetails(const absl::Status& status);
 
-// `reason` of the details, else a word for the code ("UNAVAILABLE"); "OK" for an OK status.
+// The word of its reason: "QUEUE_FULL", or for a status without details "UNAVAILABLE"; "OK" for an OK status.
 std::string ReasonOf(const absl::Status& status);
+
+// May the caller send the same again without doing anything twice? `tokens_emitted`: of a generation that far; nullopt:
+// it was none, so only the reason counts.
+bool RetrySafe(const absl::Status& status, std::optional<int> tokens_emitted = std::nullopt);
 
 }  // namespace sluice
 

@@ -15,16 +15,14 @@
 namespace sluice::qos {
 namespace {
 
-// How one Admit ended; the words are reasons of errors and metric labels at once.
+// How one Admit ended.
 enum Verdict { kAdmitted, kQueueFull, kQueueTimeout, kDeadlineInQueue, kClientCancelled, kDraining, kVerdictCount };
-constexpr std::array<std::string_view, kVerdictCount> kVerdictNames = {
-    "admitted", "QUEUE_FULL", "QUEUE_TIMEOUT", "DEADLINE_IN_QUEUE", "CLIENT_CANCELLED", "DRAINING"};
-constexpr std::array<absl::StatusCode, kVerdictCount> kVerdictCodes = {absl::StatusCode::kOk,
-                                                                       absl::StatusCode::kResourceExhausted,
-                                                                       absl::StatusCode::kResourceExhausted,
-                                                                       absl::StatusCode::kDeadlineExceeded,
-                                                                       absl::StatusCode::kCancelled,
-                                                                       absl::StatusCode::kUnavailable};
+constexpr std::array<Reason, kVerdictCount> kVerdictReasons = {
+    Reason::kOk,      Reason::kQueueFull, Reason::kQueueTimeout, Reason::kDeadlineInQueue, Reason::kClientCancelled,
+    Reason::kDraining};
+std::string VerdictLabel(size_t verdict) {
+  return verdict == kAdmitted ? "admitted" : std::string(ReasonWord(kVerdictReasons[verdict]));
+}
 
 constexpr std::array<std::string_view, 5> kOutcomeNames = {"success", "failure", "client_fault", "cancelled",
                                                            "deadline"};
@@ -139,8 +137,8 @@ Admission::Impl::Impl(Admission* admission, const AdmissionOptions& o, const Clo
   for (int i = 0; i < kQosClassCount; ++i) {
     const std::string name(QosClassName(static_cast<QosClass>(i)));
     ClassMetrics& m = metrics[i];
-    for (size_t v = 0; v < kVerdictNames.size(); ++v) {
-      m.admissions[v] = &admissions.With({name, std::string(kVerdictNames[v])});
+    for (size_t v = 0; v < kVerdictCount; ++v) {
+      m.admissions[v] = &admissions.With({name, VerdictLabel(v)});
     }
     for (size_t v = 0; v < kOutcomeNames.size(); ++v) {
       m.settlements[v] = &settlements.With({name, std::string(kOutcomeNames[v])});
@@ -163,7 +161,7 @@ std::string Admission::Impl::Load() const {
 
 absl::Status Admission::Impl::Refuse(QosClass c, Verdict verdict, std::string message) {
   metrics[static_cast<size_t>(c)].admissions[verdict]->Add();
-  ErrorDetails details{.reason = std::string(kVerdictNames[verdict])};
+  ErrorDetails details;
   if (verdict == kQueueFull || verdict == kQueueTimeout) {
     details.retry_after = EstimateRetryAfter(hold.value_or(kUnknownHold), Queued(), options.max_concurrent);
     details.metadata = {{"running_requests", std::to_string(running)},
@@ -172,7 +170,7 @@ absl::Status Admission::Impl::Refuse(QosClass c, Verdict verdict, std::string me
                         {"max_queued_requests", std::to_string(options.max_queue)}};
   }
   if (verdict == kDraining) details.retry_after = drain_retry_after;
-  return MakeError(kVerdictCodes[verdict], message, details);
+  return MakeError(kVerdictReasons[verdict], message, std::move(details));
 }
 
 Permit Admission::Impl::Grant(QosClass c, MonoTime since, MonoTime now) {

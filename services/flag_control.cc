@@ -109,8 +109,8 @@ void FlagControl::Enqueue(Work work, Done done) {
       return;
     }
   }
-  done(MakeError(absl::StatusCode::kResourceExhausted, fmt::format("{} changes of flags wait already", kMaxWaiting),
-                 {.reason = "TOO_MANY_CHANGES", .retry_after = std::chrono::seconds(1)}));
+  done(MakeError(Reason::kTooManyChanges, fmt::format("{} changes of flags wait already", kMaxWaiting),
+                 {.retry_after = std::chrono::seconds(1)}));
 }
 
 void FlagControl::WorkOff() {
@@ -122,7 +122,7 @@ void FlagControl::WorkOff() {
     queue_.pop_front();
     const bool stop = stopping_;
     mu_.Unlock();
-    done(stop ? absl::UnavailableError("the server stops") : work());
+    done(stop ? MakeError(Reason::kDraining, "the server stops") : work());
     mu_.Lock();
   }
 }
@@ -180,9 +180,8 @@ absl::StatusOr<FlagOutcome> FlagControl::SetNow(const std::string& flag, const f
   if (!kept.ok() && store_ != nullptr) {
     (void)sources_.SetValues(Layer::kOverride, flag, previous, "the state store did not keep: " + ByWhom(actor));
     return MakeError(
-        absl::StatusCode::kUnavailable,
-        fmt::format("the state store did not keep the change, so it was taken back: {}", std::string(kept.message())),
-        {.reason = "STATE_NOT_KEPT"});
+        Reason::kStateNotKept,
+        fmt::format("the state store did not keep the change, so it was taken back: {}", std::string(kept.message())));
   }
   const auto after = gate_.snapshot();
   FlagOutcome outcome{

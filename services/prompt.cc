@@ -63,12 +63,11 @@ absl::StatusOr<PreparedPrompt> PreparePrompt(const InferenceRequest& request, co
   if (prompt + wanted <= context) return prepared;
   if (!request.truncate_prompt || wanted >= context) {
     return MakeError(
-        absl::StatusCode::kOutOfRange,
+        Reason::kContextExceeded,
         fmt::format("prompt of {} tokens + max_tokens {} = {} exceed the model's slot context of {} tokens; "
                     "shorten one of them{}",
                     prompt, wanted, prompt + wanted, context, wanted < context ? " or set truncate_prompt" : ""),
-        {.reason = "CONTEXT_EXCEEDED",
-         .metadata = {{"prompt_tokens", std::to_string(prompt)},
+        {.metadata = {{"prompt_tokens", std::to_string(prompt)},
                       {"max_tokens", std::to_string(wanted)},
                       {"slot_context_tokens", std::to_string(context)}}});
   }
@@ -81,10 +80,8 @@ absl::Status CheckModelAllowed(const Caller& caller, const std::string& model) {
   if (caller.models.empty() || std::find(caller.models.begin(), caller.models.end(), model) != caller.models.end()) {
     return absl::OkStatus();
   }
-  return MakeError(
-      absl::StatusCode::kPermissionDenied,
-      fmt::format("this key may not use model '{}'; it may use: {}", model, fmt::join(caller.models, ", ")),
-      {.reason = "MODEL_NOT_ALLOWED"});
+  return MakeError(Reason::kModelNotAllowed, fmt::format("this key may not use model '{}'; it may use: {}", model,
+                                                         fmt::join(caller.models, ", ")));
 }
 
 absl::Status CheckMayUse(const engine::ModelPool& models, const Caller& caller, const std::string& name) {

@@ -58,7 +58,7 @@ qos::CallOutcome BreakerOutcomeOf(const GenerationSummary& s) {
   const qos::Outcome outcome = OutcomeOf(s);
   if (outcome == qos::Outcome::kSuccess) return qos::CallOutcome::kSuccess;
   const bool stalled = outcome == qos::Outcome::kDeadline && s.output_tokens == 0 && s.queue_wait > Duration::zero() &&
-                       ReasonOf(s.status) == "DEADLINE_EXCEEDED";
+                       GetErrorDetails(s.status).reason == Reason::kDeadlineExceeded;
   return outcome == qos::Outcome::kFailure || stalled ? qos::CallOutcome::kFailure : qos::CallOutcome::kIgnored;
 }
 
@@ -187,9 +187,9 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
       qos::CircuitBreaker& breaker = parts_.breakers.Get(info_.model, engine::kBaselinePipeline);
       call_ = breaker.TryAcquire();
       if (!call_.has_value()) {
-        return Refuse(MakeError(absl::StatusCode::kUnavailable,
+        return Refuse(MakeError(Reason::kCircuitOpen,
                                 fmt::format("model '{}' keeps failing: its circuit breakers are open", info_.model),
-                                {.reason = "CIRCUIT_OPEN", .retry_after = breaker.RetryAfter()}));
+                                {.retry_after = breaker.RetryAfter()}));
       }
     }
     OpenStream(std::move(policy));
@@ -283,7 +283,7 @@ void RequestFlow::Run::EmbedNext(size_t index) {
     MutexLock lock(mu_);
     left = cancelled_;
   }
-  if (left) return Refuse(absl::CancelledError("cancelled by the client"));
+  if (left) return Refuse(MakeError(Reason::kClientCancelled, "cancelled by the client"));
   if (index == embed_tokens_.size()) {
     permit_->Settle(qos::Outcome::kSuccess);
     parts_.probe.Finished(request_, info_, absl::OkStatus(), nullptr);

@@ -82,11 +82,9 @@ absl::Status Table::CheckExpected(std::string_view key, uint64_t expected) const
   const auto found = entries_.find(key);
   const uint64_t current = found == entries_.end() ? 0 : found->second->revision;
   if (current == expected) return {};
-  ErrorDetails details{.reason = "REVISION_CONFLICT"};
-  details.metadata["current_revision"] = std::to_string(current);
-  return MakeError(absl::StatusCode::kAborted,
+  return MakeError(Reason::kRevisionConflict,
                    fmt::format("'{}' is at revision {}, expected {} (0: no such key)", key, current, expected),
-                   details);
+                   {.metadata = {{"current_revision", std::to_string(current)}}});
 }
 
 absl::StatusOr<uint64_t> Table::Put(std::string_view key, std::string_view value, uint64_t expected) {

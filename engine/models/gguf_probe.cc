@@ -27,8 +27,7 @@ namespace {
 namespace fs = std::filesystem;
 
 absl::Status Invalid(const std::string& path, const std::string& why) {
-  return MakeError(absl::StatusCode::kInvalidArgument, fmt::format("'{}' is not a usable model file: {}", path, why),
-                   {.reason = "MODEL_FILE_INVALID"});
+  return MakeError(Reason::kModelFileInvalid, fmt::format("'{}' is not a usable model file: {}", path, why));
 }
 
 struct ChildResult {
@@ -138,8 +137,7 @@ GgufProbe::~GgufProbe() = default;
 absl::Status GgufProbe::Check(const std::string& path) {
   std::error_code error;
   if (!fs::is_regular_file(path, error)) {
-    return MakeError(absl::StatusCode::kNotFound, fmt::format("there is no model file '{}'", path),
-                     {.reason = "MODEL_FILE_NOT_FOUND"});
+    return MakeError(Reason::kModelFileNotFound, fmt::format("there is no model file '{}'", path));
   }
   const uint64_t size = fs::file_size(path, error);
   SLUICE_ASSIGN_OR_RETURN(const std::string hash, Sha256OfFile(path));
@@ -148,9 +146,8 @@ absl::Status GgufProbe::Check(const std::string& path) {
   const uint64_t max_memory = options_.max_memory_bytes > 0 ? options_.max_memory_bytes : 4 * size + (2ULL << 30);
   SLUICE_ASSIGN_OR_RETURN(const ChildResult result, RunProbe(path, options_, max_memory));
   if (result.timed_out) {
-    return MakeError(absl::StatusCode::kDeadlineExceeded,
-                     fmt::format("probing '{}' took longer than {} s", path, ToSeconds(options_.timeout)),
-                     {.reason = "MODEL_PROBE_TIMEOUT"});
+    return MakeError(Reason::kModelProbeTimeout,
+                     fmt::format("probing '{}' took longer than {} s", path, ToSeconds(options_.timeout)));
   }
   if (WIFSIGNALED(result.wait_status)) {
     return Invalid(path, fmt::format("loading it crashed with signal {} ({}); {}", WTERMSIG(result.wait_status),

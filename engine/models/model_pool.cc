@@ -136,10 +136,9 @@ ModelPool::Impl::Entry* ModelPool::Impl::Find(std::string_view name) {
 absl::Status ModelPool::Impl::NotFound(std::string_view name) const {
   std::vector<std::string> names;
   for (const auto& e : entries) names.push_back(e->spec.name);
-  return MakeError(absl::StatusCode::kNotFound,
+  return MakeError(Reason::kModelNotFound,
                    names.empty() ? fmt::format("there is no model '{}': none is configured", name)
-                                 : fmt::format("there is no model '{}'; there are: {}", name, fmt::join(names, ", ")),
-                   {.reason = "MODEL_NOT_FOUND"});
+                                 : fmt::format("there is no model '{}'; there are: {}", name, fmt::join(names, ", ")));
 }
 
 absl::StatusOr<ModelHandle> ModelPool::Impl::Use(Entry& e) {
@@ -148,14 +147,13 @@ absl::StatusOr<ModelHandle> ModelPool::Impl::Use(Entry& e) {
     return e.model;
   }
   if (e.state == ModelState::kFailed) {
-    return MakeError(absl::StatusCode::kUnavailable,
-                     fmt::format("model '{}' failed to load: {}", e.spec.name, std::string(e.error.message())),
-                     {.reason = "MODEL_FAILED"});
+    return MakeError(Reason::kModelFailed,
+                     fmt::format("model '{}' failed to load: {}", e.spec.name, std::string(e.error.message())));
   }
   const bool loading = e.state == ModelState::kLoading;
-  return MakeError(absl::StatusCode::kUnavailable,
+  return MakeError(loading ? Reason::kModelLoading : Reason::kModelNotLoaded,
                    fmt::format("model '{}' is {}", e.spec.name, ModelStateName(e.state)),
-                   {.reason = loading ? "MODEL_LOADING" : "MODEL_NOT_LOADED", .retry_after = std::chrono::seconds(1)});
+                   {.retry_after = std::chrono::seconds(1)});
 }
 
 absl::StatusOr<ModelHandle> ModelPool::Acquire(std::string_view name) const {
@@ -190,8 +188,7 @@ absl::Status ModelPool::Impl::CheckRoots(const std::string& path) const {
   std::error_code error;
   const fs::path real = fs::canonical(path, error);
   if (error) {
-    return MakeError(absl::StatusCode::kNotFound, fmt::format("there is no model file '{}'", path),
-                     {.reason = "MODEL_FILE_NOT_FOUND"});
+    return MakeError(Reason::kModelFileNotFound, fmt::format("there is no model file '{}'", path));
   }
   for (const std::string& root : options.model_roots) {
     const fs::path base = fs::canonical(root, error);
@@ -199,11 +196,10 @@ absl::Status ModelPool::Impl::CheckRoots(const std::string& path) const {
     const auto [end, ignored] = std::mismatch(base.begin(), base.end(), real.begin(), real.end());
     if (end == base.end()) return absl::OkStatus();
   }
-  return MakeError(absl::StatusCode::kPermissionDenied,
+  return MakeError(Reason::kModelPathNotAllowed,
                    options.model_roots.empty()
                        ? std::string("loading by path is off: model_roots is empty")
-                       : fmt::format("'{}' is outside model_roots ({})", path, fmt::join(options.model_roots, ", ")),
-                   {.reason = "MODEL_PATH_NOT_ALLOWED"});
+                       : fmt::format("'{}' is outside model_roots ({})", path, fmt::join(options.model_roots, ", ")));
 }
 
 void ModelPool::Load(std::string name, std::string path, bool pin, LoadCallback done) {
@@ -229,10 +225,9 @@ void ModelPool::Load(std::string name, std::string path, bool pin, LoadCallback 
       if (resting) {
         e->spec.path = path;
       } else {
-        refused = MakeError(absl::StatusCode::kFailedPrecondition,
+        refused = MakeError(Reason::kModelAlreadyLoaded,
                             fmt::format("model '{}' is {} from '{}'; unload it before loading another file", name,
-                                        ModelStateName(e->state), e->spec.path),
-                            {.reason = "MODEL_ALREADY_LOADED"});
+                                        ModelStateName(e->state), e->spec.path));
       }
     }
     if (refused.ok()) {
@@ -274,7 +269,7 @@ void ModelPool::Impl::Run() {
       e->waiters.clear();
     }
   }
-  for (Waiter& w : left) w.ready(absl::UnavailableError("the server is stopping"));
+  for (Waiter& w : left) w.ready(MakeError(Reason::kDraining, "the server is stopping"));
 }
 
 void ModelPool::Impl::LoadNow(const std::string& name) {
@@ -348,12 +343,11 @@ absl::Status ModelPool::Impl::MakeRoom(const std::string& for_name, uint64_t byt
     if (loaded < options.max_models && used <= budget) return absl::OkStatus();
     if (victim == nullptr) {
       return MakeError(
-          absl::StatusCode::kResourceExhausted,
+          Reason::kNoRoomForModel,
           fmt::format(
               "no room for model '{}' ({} MiB): {} of {} models are loaded, {} of {} MiB would be used, and all "
               "are pinned or in use",
-              for_name, bytes >> 20, loaded, options.max_models, used >> 20, budget >> 20),
-          {.reason = "NO_ROOM_FOR_MODEL"});
+              for_name, bytes >> 20, loaded, options.max_models, used >> 20, budget >> 20));
     }
     LogInfo("model evicted", {{"model", victim->spec.name}, {"for", for_name}});
     evicted.push_back(std::move(victim->model));
@@ -369,17 +363,13 @@ absl::Status ModelPool::Unload(std::string_view name) {
     Impl::Entry* e = name.empty() ? nullptr : impl_->Find(name);
     if (e == nullptr) return impl_->NotFound(name);
     if (e->spec.pinned) {
-      return MakeError(absl::StatusCode::kFailedPrecondition, fmt::format("model '{}' is pinned", name),
-                       {.reason = "MODEL_PINNED"});
+      return MakeError(Reason::kModelPinned, fmt::format("model '{}' is pinned", name));
     }
     if (e->state == ModelState::kLoading) {
-      return MakeError(absl::StatusCode::kFailedPrecondition, fmt::format("model '{}' is loading", name),
-                       {.reason = "MODEL_LOADING"});
+      return MakeError(Reason::kModelInUse, fmt::format("model '{}' is loading", name));
     }
     if (const int users = e->in_use(); users > 0) {
-      return MakeError(absl::StatusCode::kFailedPrecondition,
-                       fmt::format("model '{}' is used by {} running requests", name, users),
-                       {.reason = "MODEL_IN_USE"});
+      return MakeError(Reason::kModelInUse, fmt::format("model '{}' is used by {} running requests", name, users));
     }
     gone = std::move(e->model);
     e->model = nullptr;
@@ -435,8 +425,7 @@ void ModelPool::Tick() {
     }
   }
   for (LoadCallback& ready : expired) {
-    ready(MakeError(absl::StatusCode::kDeadlineExceeded, "the deadline passed while the model was loading",
-                    {.reason = "DEADLINE_IN_QUEUE"}));
+    ready(MakeError(Reason::kDeadlineInQueue, "the deadline passed while the model was loading"));
   }
 }
 

@@ -93,15 +93,15 @@ EngineCore::StepResult EngineCore::Step() {
 void EngineCore::Sweep(MonoTime now) {
   for (const auto& s : sequences_) {
     if (s->stream->cancelled()) {
-      Finish(*s, FinishReason::kCancelled, absl::CancelledError("cancelled by the client"));
+      Finish(*s, FinishReason::kCancelled, MakeError(Reason::kClientCancelled, "cancelled by the client"));
     } else if (now >= s->request.deadline) {
       const bool untouched = s->first_scheduled == MonoTime{};
       if (untouched) probe_.ExpiredBeforePrefill();
       const std::string where =
           untouched ? "before the prompt was computed" : fmt::format("after {} output tokens", s->output_size());
-      Finish(*s, FinishReason::kDeadline,
-             MakeError(absl::StatusCode::kDeadlineExceeded, "the deadline passed " + where,
-                       {.reason = untouched ? "DEADLINE_IN_QUEUE" : "DEADLINE_EXCEEDED"}));
+      Finish(
+          *s, FinishReason::kDeadline,
+          MakeError(untouched ? Reason::kDeadlineInQueue : Reason::kDeadlineExceeded, "the deadline passed " + where));
     } else if (s->decoding()) {
       const bool full = !s->stream->HasRoom();
       if (!full) s->paused_since = kInfiniteFuture;
@@ -109,10 +109,9 @@ void EngineCore::Sweep(MonoTime now) {
       if (full && now - s->paused_since >= options_.slow_reader_timeout) {
         probe_.SlowReader();
         Finish(*s, FinishReason::kError,
-               MakeError(absl::StatusCode::kResourceExhausted,
+               MakeError(Reason::kSlowReader,
                          fmt::format("the stream was not read for {} ms while {} tokens waited",
-                                     ToMillis(now - s->paused_since), options_.stream_buffer_tokens),
-                         {.reason = "SLOW_READER"}));
+                                     ToMillis(now - s->paused_since), options_.stream_buffer_tokens)));
       }
     }
   }
@@ -233,9 +232,8 @@ void EngineCore::FailStep(const std::vector<Row>& rows, const absl::Status& stat
     if (no_room && has_prefill && s.decoding()) continue;
     s.computed = 0;  // its KV is undefined: nothing to keep
     Finish(s, FinishReason::kError,
-           MakeError(no_room ? absl::StatusCode::kUnavailable : absl::StatusCode::kInternal,
-                     fmt::format("the engine step failed: {}", std::string(status.message())),
-                     {.reason = "ENGINE_STEP_FAILED"}));
+           MakeError(no_room ? Reason::kEngineNoRoom : Reason::kEngineStepFailed,
+                     fmt::format("the engine step failed: {}", std::string(status.message()))));
   }
   Collect();
 }

@@ -39,8 +39,7 @@ struct Doorbell {
 };
 
 absl::Status Stopping() {
-  return MakeError(absl::StatusCode::kUnavailable, "the model is being unloaded",
-                   {.reason = "MODEL_UNLOADING", .retry_after = std::chrono::seconds(1)});
+  return MakeError(Reason::kModelUnloading, "the model is being unloaded", {.retry_after = std::chrono::seconds(1)});
 }
 
 }  // namespace
@@ -153,8 +152,7 @@ void Scheduler::Impl::RunEmbeddings() {
   if (jobs.empty()) return;
   EmbedJob& job = jobs.front();
   if (clock.Now() >= job.deadline) {
-    job.done(MakeError(absl::StatusCode::kDeadlineExceeded, "the deadline passed before the text was computed",
-                       {.reason = "DEADLINE_IN_QUEUE"}));
+    job.done(MakeError(Reason::kDeadlineInQueue, "the deadline passed before the text was computed"));
     return;
   }
   job.done(backend->Embed(job.tokens));
@@ -175,14 +173,12 @@ absl::StatusOr<std::shared_ptr<TokenStream>> Scheduler::Submit(
   const int prompt = static_cast<int>(g.prompt.size());
   if (prompt < 1 || g.max_tokens < 1 || prompt + g.max_tokens > context) {
     return MakeError(
-        absl::StatusCode::kOutOfRange,
+        Reason::kContextExceeded,
         fmt::format("{} prompt tokens and max_tokens {} need {} tokens of context; the model's slots hold {}", prompt,
-                    g.max_tokens, prompt + g.max_tokens, context),
-        {.reason = "CONTEXT_EXCEEDED"});
+                    g.max_tokens, prompt + g.max_tokens, context));
   }
   if (impl.clock.Now() >= g.deadline) {
-    return MakeError(absl::StatusCode::kDeadlineExceeded, "the deadline passed before the request reached the engine",
-                     {.reason = "DEADLINE_IN_QUEUE"});
+    return MakeError(Reason::kDeadlineInQueue, "the deadline passed before the request reached the engine");
   }
   auto stream = std::make_shared<TokenStream>(impl.options.stream_buffer_tokens);
   stream->SetEngineWaker([bell = impl.bell] { bell->Ring(); });
@@ -193,9 +189,9 @@ absl::StatusOr<std::shared_ptr<TokenStream>> Scheduler::Submit(
     const int waiting = impl.status.waiting + static_cast<int>(impl.inbox.size());
     if (waiting >= impl.options.max_queue) {
       return MakeError(
-          absl::StatusCode::kResourceExhausted,
+          Reason::kQueueFull,
           fmt::format("{} requests wait for a slot of this model; at most {} may", waiting, impl.options.max_queue),
-          {.reason = "QUEUE_FULL", .retry_after = kQueueFullRetry});
+          {.retry_after = kQueueFullRetry});
     }
     impl.inbox.push_back({std::move(g), stream});
   }
@@ -210,9 +206,8 @@ absl::Status Scheduler::SubmitEmbedding(std::vector<TokenId> tokens, MonoTime de
     MutexLock lock(impl.bell->mu);
     if (impl.stopping) return Stopping();
     if (static_cast<int>(impl.embed_inbox.size()) >= impl.options.max_queue) {
-      return MakeError(absl::StatusCode::kResourceExhausted,
-                       fmt::format("{} embeddings wait already", impl.embed_inbox.size()),
-                       {.reason = "QUEUE_FULL", .retry_after = kQueueFullRetry});
+      return MakeError(Reason::kQueueFull, fmt::format("{} embeddings wait already", impl.embed_inbox.size()),
+                       {.retry_after = kQueueFullRetry});
     }
     impl.embed_inbox.push_back({std::move(tokens), deadline, std::move(done)});
   }

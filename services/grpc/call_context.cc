@@ -37,25 +37,21 @@ std::string Hex(const unsigned char* bytes, size_t n) {
   return out;
 }
 
-absl::Status Unauthenticated(const std::string& reason, std::string_view message) {
-  return MakeError(absl::StatusCode::kUnauthenticated, message, {.reason = reason});
-}
-
 absl::StatusOr<std::string_view> BearerToken(const grpc::CallbackServerContext& context) {
   const auto [first, last] = context.client_metadata().equal_range("authorization");
   if (first == last) {
-    return Unauthenticated("TOKEN_MISSING", "this server needs a token: send 'authorization: Bearer <token>'");
+    return MakeError(Reason::kTokenMissing, "this server needs a token: send 'authorization: Bearer <token>'");
   }
   // Two tokens mean that somebody on the way added one: guessing which counts would be a hole.
-  if (std::next(first) != last) return Unauthenticated("TOKEN_UNKNOWN", "'authorization' was sent more than once");
+  if (std::next(first) != last) return MakeError(Reason::kTokenUnknown, "'authorization' was sent more than once");
   std::string_view value = View(first->second);
   constexpr std::string_view kScheme = "bearer ";
   if (!absl::StartsWithIgnoreCase(ToAbsl(value), ToAbsl(kScheme))) {
-    return Unauthenticated("TOKEN_MISSING", "'authorization' must be 'Bearer <token>'");
+    return MakeError(Reason::kTokenMissing, "'authorization' must be 'Bearer <token>'");
   }
   value.remove_prefix(kScheme.size());
   value.remove_prefix(std::min(value.find_first_not_of(' '), value.size()));
-  if (value.empty()) return Unauthenticated("TOKEN_MISSING", "the bearer token is empty");
+  if (value.empty()) return MakeError(Reason::kTokenMissing, "the bearer token is empty");
   return value;
 }
 
@@ -129,7 +125,7 @@ struct CallGuard::Impl {
     for (const config::ApiKey& key : keys) {  // every key, so that the time does not tell which one matched
       if (CRYPTO_memcmp(key.token_sha256.data(), digest.data(), digest.size()) == 0) match = &key;
     }
-    if (match == nullptr) return Unauthenticated("TOKEN_UNKNOWN", "the bearer token is not known");
+    if (match == nullptr) return MakeError(Reason::kTokenUnknown, "the bearer token is not known");
     return Caller{.authenticated = true,
                   .key_name = match->name,
                   .tenant = match->tenant,
@@ -172,8 +168,7 @@ absl::StatusOr<CallContext> CallGuard::Open(const grpc::CallbackServerContext& c
 
 absl::Status CallGuard::RequireAdmin(const CallContext& call) {
   if (call.caller.admin) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kPermissionDenied,
-                   fmt::format("key '{}' is not an admin key", call.caller.key_name), {.reason = "ADMIN_REQUIRED"});
+  return MakeError(Reason::kAdminRequired, fmt::format("key '{}' is not an admin key", call.caller.key_name));
 }
 
 int CallGuard::open_calls() const {

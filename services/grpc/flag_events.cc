@@ -66,13 +66,12 @@ FlagEvents::~FlagEvents() = default;
 absl::Status FlagEvents::Add(std::shared_ptr<Listener> listener) {
   MutexLock lock(mu_);
   if (shut_down_) {
-    return MakeError(absl::StatusCode::kUnavailable, "the server is draining",
-                     {.reason = "DRAINING", .retry_after = std::chrono::seconds(1)});
+    return MakeError(Reason::kDraining, "the server is draining", {.retry_after = std::chrono::seconds(1)});
   }
   if (static_cast<int>(listeners_.size()) >= max_streams_) {
-    return MakeError(absl::StatusCode::kResourceExhausted,
+    return MakeError(Reason::kTooManyEventStreams,
                      fmt::format("{} event streams are open, and no more are allowed", max_streams_),
-                     {.reason = "TOO_MANY_EVENT_STREAMS", .retry_after = std::chrono::seconds(5)});
+                     {.retry_after = std::chrono::seconds(5)});
   }
   listeners_.insert(std::move(listener));
   return absl::OkStatus();

@@ -31,9 +31,8 @@ std::vector<std::string> StaleLayers(const flags::FlagSources& sources) {
 absl::Status UnknownFlag(const std::string& flag, const flags::FlagSet& set) {
   std::vector<std::string> names;
   for (const flags::Flag& f : set.flags()) names.push_back(f.key);
-  return MakeError(absl::StatusCode::kNotFound,
-                   fmt::format("no flag is called \"{}\"; there are: {}", flag, absl::StrJoin(names, ", ")),
-                   {.reason = "FLAG_NOT_FOUND"});
+  return MakeError(Reason::kFlagNotFound,
+                   fmt::format("no flag is called \"{}\"; there are: {}", flag, absl::StrJoin(names, ", ")));
 }
 
 }  // namespace
@@ -84,9 +83,9 @@ grpc::ServerWriteReactor<v1::FlagEvent>* FlagService::Watch(CallbackServerContex
   auto call = guard_.Open(*context);
   absl::Status permitted = call.ok() ? CallGuard::RequireAdmin(*call) : call.status();
   if (permitted.ok() && watchers_->load() >= kMaxWatchers) {
-    permitted = MakeError(absl::StatusCode::kResourceExhausted,
-                          fmt::format("{} watchers are open, which is the limit", kMaxWatchers),
-                          {.reason = "TOO_MANY_WATCHERS", .retry_after = std::chrono::seconds(10)});
+    permitted =
+        MakeError(Reason::kTooManyWatchers, fmt::format("{} watchers are open, which is the limit", kMaxWatchers),
+                  {.retry_after = std::chrono::seconds(10)});
   }
   return WatchFlags(doors_.gate, permitted, *context, call.ok() ? call->request_id : "", watchers_);
 }

@@ -63,19 +63,7 @@ struct V2 {
 };
 
 absl::Status ErrorStatus(FlagError error, std::string_view message) {
-  const auto code = [&] {
-    switch (error) {
-      case FlagError::kFlagNotFound:
-        return absl::StatusCode::kNotFound;
-      case FlagError::kTypeMismatch:
-        return absl::StatusCode::kInvalidArgument;
-      case FlagError::kParseError:
-        return absl::StatusCode::kDataLoss;
-      default:
-        return absl::StatusCode::kUnknown;
-    }
-  }();
-  return MakeError(code, message, {.reason = std::string(FlagErrorCode(error))});
+  return MakeError(FindReason(FlagErrorCode(error)).value_or(Reason::kGeneral), message);
 }
 
 // Each writes a value of its type, or says that the flag has another one.

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/mutex.h"
+#include "base/status.h"
 #include "services/grpc/request_codec.h"
 #include "services/grpc/status_mapping.h"
 
@@ -48,6 +49,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
   void TakeAndWrite() {
     const engine::TokenStream::Batch batch = opened_.stream->Take();
     message_.Clear();
+    emitted_ += static_cast<int>(batch.tokens.size());
     EncodeTokens(batch, encode_, opened_.model->tokenizer(), message_);
     if (batch.finished) {
       if (batch.summary.status.ok()) EncodeFinish(batch.summary, info_, *message_.mutable_finish());
@@ -61,7 +63,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
     if (ok) return TakeAndWrite();
     Cancel();  // the connection is gone
     message_.Clear();
-    Close(absl::CancelledError("the client left"));
+    Close(MakeError(Reason::kClientCancelled, "the client left"));
   }
 
   void OnCancel() override { Cancel(); }
@@ -83,7 +85,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
   // The last step. What the message holds still goes out, also before an error.
   void Close(const absl::Status& status) {
     opened_ = {};
-    const grpc::Status wire = ToGrpcStatus(status, context_, info_.request_id);
+    const grpc::Status wire = ToGrpcStatus(status, context_, info_.request_id, emitted_);
     AddTrailers(info_, context_);
     if (Empty()) return Finish(wire);
     StartWriteAndFinish(&message_, grpc::WriteOptions(), wire);
@@ -103,6 +105,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
   grpc::CallbackServerContext& context_;  // lives until OnDone
   FlowInfo info_;
   OpenedStream opened_;
+  int emitted_ = 0;  // tokens, the ones in message_ included
   v1::GenerateResponse message_;
   std::shared_ptr<GenerateReactor> self_;  // until OnDone
 

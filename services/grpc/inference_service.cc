@@ -49,7 +49,7 @@ class EmbedReactor final : public ServerUnaryReactor, public std::enable_shared_
       response_.set_prompt_tokens(prompt_tokens);
       response_.set_model(info.model);
     }
-    const grpc::Status wire = ToGrpcStatus(embeddings.status(), context_, info.request_id);
+    const grpc::Status wire = ToGrpcStatus(embeddings.status(), context_, info.request_id, /*tokens_emitted=*/0);
     AddTrailers(info, context_);
     Finish(wire);
   }

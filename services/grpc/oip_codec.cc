@@ -124,9 +124,8 @@ void EncodeTail(const FlowInfo& info, ModelInferResponse& response) {
 absl::Status CheckOipVersion(const std::string& model, const std::string& version) {
   if (version.empty() || version == kOipVersion) return absl::OkStatus();
   return MakeError(
-      absl::StatusCode::kNotFound,
-      fmt::format("model \"{}\" has no version \"{}\"; its only version is {}", model, version, kOipVersion),
-      {.reason = "MODEL_VERSION_NOT_FOUND"});
+      Reason::kModelVersionNotFound,
+      fmt::format("model \"{}\" has no version \"{}\"; its only version is {}", model, version, kOipVersion));
 }
 
 absl::StatusOr<OipRequest> DecodeInfer(const ModelInferRequest& message, bool streaming, const FieldLimits& limits) {
@@ -204,7 +203,7 @@ void EncodeEmptyFinal(const OipRequest& request, const FlowInfo& info, ModelInfe
   SetFinalFlag(true, response);
 }
 
-void EncodeStreamError(const std::string& id, const std::string& model, const absl::Status& status,
+void EncodeStreamError(const std::string& id, const std::string& model, const absl::Status& status, int tokens_emitted,
                        ModelStreamInferResponse& response) {
   const std::string reason = ReasonOf(status);
   response.set_error_message(fmt::format("{}: {}", reason, ToStd(status.message())));
@@ -214,6 +213,8 @@ void EncodeStreamError(const std::string& id, const std::string& model, const ab
   SetFinalFlag(true, infer);
   SetParameter("sluice_code", absl::StatusCodeToString(status.code()), infer);
   SetParameter("sluice_reason", reason, infer);
+  (*infer.mutable_parameters())["sluice_retry_safe"].set_bool_param(RetrySafe(status, tokens_emitted));
+  SetParameter("sluice_tokens_emitted", static_cast<int64_t>(tokens_emitted), infer);
   if (const auto retry_after = GetErrorDetails(status).retry_after; retry_after.has_value()) {
     SetParameter("sluice_retry_after_ms", static_cast<int64_t>(ToMillis(*retry_after)), infer);
   }

@@ -45,7 +45,7 @@ void SetFinalFlag(bool is_final, inference::ModelInferResponse& response);
 // The last response of a request without a tensor (triton_enable_empty_final_response).
 void EncodeEmptyFinal(const OipRequest& request, const FlowInfo& info, inference::ModelInferResponse& response);
 // An error inside a stream: text "REASON: message", reason and gRPC code also as parameters.
-void EncodeStreamError(const std::string& id, const std::string& model, const absl::Status& status,
+void EncodeStreamError(const std::string& id, const std::string& model, const absl::Status& status, int tokens_emitted,
                        inference::ModelStreamInferResponse& response);
 
 }  // namespace sluice::services

@@ -70,6 +70,7 @@ OipRun::Got OipRun::Take(inference::ModelInferResponse& response) {
 
 OipRun::Got OipRun::TakeTokens(inference::ModelInferResponse& response) {
   const engine::TokenStream::Batch batch = opened_.stream->Take();
+  chunk_tokens_ += static_cast<int>(batch.tokens.size());
   for (const engine::TokenEvent& event : batch.tokens) {
     chunk_.text += event.text;
     if (request_.want_token_ids) chunk_.token_ids.push_back(event.sampled.token);
@@ -79,6 +80,7 @@ OipRun::Got OipRun::TakeTokens(inference::ModelInferResponse& response) {
     const bool something = !chunk_.token_ids.empty() || (request_.want_text && !chunk_.text.empty());
     if (!request_.stream || !something) return Got::kNothing;
     EncodeChunk(request_, info_, std::exchange(chunk_, {}), response);
+    tokens_emitted_ += std::exchange(chunk_tokens_, 0);
     return Got::kPart;
   }
   if (!batch.summary.status.ok()) return End(batch.summary.status, &batch.summary);

@@ -46,6 +46,7 @@ class OipRun : public std::enable_shared_from_this<OipRun> {
   const OipRequest& request() const { return request_; }
   const FlowInfo& info() const { return info_; }
   const absl::Status& status() const { return status_; }
+  int tokens_emitted() const { return tokens_emitted_; }  // in the parts that Take gave
 
  private:
   void StartGeneration(InferenceRequest request, std::function<void()> wake);
@@ -58,7 +59,9 @@ class OipRun : public std::enable_shared_from_this<OipRun> {
   const OipRequest request_;
   OipShared& shared_;
   MonoTime arrival_{};
-  OipChunk chunk_;  // not yet sent
+  OipChunk chunk_;          // not yet sent
+  int chunk_tokens_ = 0;    // in chunk_
+  int tokens_emitted_ = 0;  // before it
   // Written before the first wake, read after it.
   FlowInfo info_;
   absl::Status status_;

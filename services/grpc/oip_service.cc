@@ -98,7 +98,7 @@ class InferReactor final : public ServerUnaryReactor, public std::enable_shared_
       return run_->Arm([self = shared_from_this()] { self->Step(); });
     }
     AddTrailers(run_->info(), context_);
-    Finish(ToGrpcStatus(run_->status(), context_, call_.request_id));
+    Finish(ToGrpcStatus(run_->status(), context_, call_.request_id, /*tokens_emitted=*/0));
   }
 
   CallbackServerContext& context_;

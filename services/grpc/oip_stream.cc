@@ -134,7 +134,7 @@ bool OipStream::EncodeNext(Entry& entry) {
 
 void OipStream::EncodeError(Entry& entry, const absl::Status& status) {
   response_.Clear();
-  EncodeStreamError(entry.id, entry.model, status, response_);
+  EncodeStreamError(entry.id, entry.model, status, entry.run == nullptr ? 0 : entry.run->tokens_emitted(), response_);
   entry.ended = true;
 }
 

@@ -35,15 +35,19 @@ std::string Cut(std::string_view s, size_t max_bytes) {
   return ReplaceInvalidUtf8(kept.substr(0, CompleteUtf8Prefix(kept))).append(kMark);
 }
 
-google::rpc::ErrorInfo MakeErrorInfo(const absl::Status& status, const ErrorDetails& details) {
+google::rpc::ErrorInfo MakeErrorInfo(const absl::Status& status, const ErrorDetails& details,
+                                     std::optional<int> tokens_emitted) {
   google::rpc::ErrorInfo info;
-  info.set_reason(ReasonOf(status));
+  info.set_reason(std::string(ReasonWord(details.reason)));
   info.set_domain(kDomain);
+  auto& metadata = *info.mutable_metadata();
+  metadata["retry_safe"] = RetrySafe(status, tokens_emitted) ? "true" : "false";
+  if (tokens_emitted.has_value()) metadata["tokens_emitted"] = std::to_string(*tokens_emitted);
   size_t bytes = 0;
   for (const auto& [key, value] : details.metadata) {
     bytes += key.size() + value.size();
     if (bytes > kMaxMetadataBytes) break;
-    (*info.mutable_metadata())[key] = ReplaceInvalidUtf8(value);
+    metadata[key] = ReplaceInvalidUtf8(value);
   }
   return info;
 }
@@ -64,6 +68,21 @@ google::rpc::BadRequest MakeBadRequest(const std::vector<FieldViolation>& violat
     out->set_description(std::move(description));
   }
   return bad;
+}
+
+google::rpc::QuotaFailure MakeQuotaFailure(const std::vector<FieldViolation>& violations) {
+  google::rpc::QuotaFailure failure;
+  size_t bytes = 0;
+  for (const FieldViolation& violation : violations) {
+    std::string subject = Cut(violation.field, kMaxFieldBytes);
+    std::string description = Cut(violation.description, kMaxDescriptionBytes);
+    bytes += subject.size() + description.size();
+    if (bytes > kMaxViolationBytes) break;
+    auto* out = failure.add_violations();
+    out->set_subject(std::move(subject));
+    out->set_description(std::move(description));
+  }
+  return failure;
 }
 
 google::rpc::RetryInfo MakeRetryInfo(Duration retry_after) {
@@ -101,15 +120,19 @@ void AddTrailer(const char* key, std::string_view value, size_t max_bytes, grpc:
 }  // namespace
 
 grpc::Status ToGrpcStatus(const absl::Status& status, grpc::CallbackServerContext& context,
-                          const std::string& request_id) {
+                          const std::string& request_id, std::optional<int> tokens_emitted) {
   if (status.ok()) return grpc::Status::OK;
   const ErrorDetails details = GetErrorDetails(status);
   const std::string message = Cut(ToStd(status.message()), kMaxMessageBytes);
   google::rpc::Status wire;
   wire.set_code(static_cast<int>(status.code()));  // absl's codes are gRPC's
   wire.set_message(message);
-  wire.add_details()->PackFrom(MakeErrorInfo(status, details));
-  if (!details.violations.empty()) wire.add_details()->PackFrom(MakeBadRequest(details.violations));
+  wire.add_details()->PackFrom(MakeErrorInfo(status, details, tokens_emitted));
+  if (!details.violations.empty() && absl::IsResourceExhausted(status)) {
+    wire.add_details()->PackFrom(MakeQuotaFailure(details.violations));
+  } else if (!details.violations.empty()) {
+    wire.add_details()->PackFrom(MakeBadRequest(details.violations));
+  }
   if (details.retry_after.has_value()) wire.add_details()->PackFrom(MakeRetryInfo(*details.retry_after));
   if (!request_id.empty()) {
     google::rpc::RequestInfo request;

@@ -56,7 +56,7 @@ absl::StatusOr<json> ReadContext(std::string_view body) {
   const auto context = document.find("context");
   if (context == document.end()) return json::object();
   if (context->is_object()) return std::move(*context);
-  return MakeError(absl::StatusCode::kInvalidArgument, "context is no object", {.reason = "INVALID_CONTEXT"});
+  return MakeError(Reason::kInvalidContext, "context is no object");
 }
 
 json Encode(const FlagAnswer& answer) {
@@ -120,7 +120,7 @@ HttpResponse HandleOfrep(const HttpRequest& request, const flags::FlagSet& set, 
   }
   const absl::StatusOr<json> context = ReadContext(request.body);
   if (!context.ok()) {
-    const bool invalid = ReasonOf(context.status()) == "INVALID_CONTEXT";
+    const bool invalid = GetErrorDetails(context.status()).reason == Reason::kInvalidContext;
     return Json(400, ErrorBody(*key, invalid ? "INVALID_CONTEXT" : "PARSE_ERROR", ToStd(context.status().message())));
   }
   return key->empty() ? AnswerAll(request, set, *context, now) : AnswerOne(set, *key, *context, now);

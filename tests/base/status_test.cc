@@ -10,13 +10,13 @@ using test::IsOk;
 using test::StatusIs;
 
 TEST(StatusTest, DetailsSurviveTheTrip) {
-  ErrorDetails details{.reason = "QUEUE_FULL", .retry_after = std::chrono::milliseconds(250)};
+  ErrorDetails details{.retry_after = std::chrono::milliseconds(250)};
   details.violations = {{"a.b", "got 3:5; allowed 0"}, {"", std::string("nul\0byte", 8)}};
   details.metadata = {{"queue_limit", "256"}, {"", "7:x"}};
-  const absl::Status status = MakeError(absl::StatusCode::kResourceExhausted, "full", details);
+  const absl::Status status = MakeError(Reason::kQueueFull, "full", details);
   EXPECT_THAT(status, StatusIs(absl::StatusCode::kResourceExhausted, "full"));
   const ErrorDetails back = GetErrorDetails(status);
-  EXPECT_EQ(back.reason, "QUEUE_FULL");
+  EXPECT_EQ(back.reason, Reason::kQueueFull);
   EXPECT_EQ(back.retry_after, std::chrono::milliseconds(250));
   ASSERT_EQ(back.violations.size(), 2u);
   EXPECT_EQ(back.violations[0].description, "got 3:5; allowed 0");
@@ -27,9 +27,19 @@ TEST(StatusTest, DetailsSurviveTheTrip) {
 TEST(StatusTest, ReasonFallsBackToTheCode) {
   EXPECT_EQ(ReasonOf(absl::OkStatus()), "OK");
   EXPECT_EQ(ReasonOf(absl::UnavailableError("x")), "UNAVAILABLE");
-  EXPECT_EQ(ReasonOf(MakeError(absl::StatusCode::kUnavailable, "x", {.reason = "DRAINING"})), "DRAINING");
+  EXPECT_EQ(ReasonOf(MakeError(Reason::kDraining, "x")), "DRAINING");
   EXPECT_EQ(GetErrorDetails(absl::UnavailableError("x")).retry_after, std::nullopt);
 }
+
+TEST(StatusTest, RetryIsSafeWhenNothingWasDoneOrNothingEmitted) {
+  EXPECT_TRUE(RetrySafe(MakeError(Reason::kQueueFull, "x")));
+  EXPECT_FALSE(RetrySafe(MakeError(Reason::kEngineStepFailed, "x")));
+  EXPECT_TRUE(RetrySafe(MakeError(Reason::kEngineStepFailed, "x"), 0)) << "no token left the server";
+  EXPECT_FALSE(RetrySafe(MakeError(Reason::kEngineStepFailed, "x"), 1));
+  EXPECT_FALSE(RetrySafe(absl::UnavailableError("x"))) << "who knows what was done";
+}
+
+TEST(StatusTest, AnErrorNeedsAReason) { EXPECT_DEATH(MakeError(Reason::kOk, "x"), "needs a reason"); }
 
 TEST(StatusTest, InvalidFieldsNamesEveryField) {
   const absl::Status status = InvalidFields({{"top_p", "got 2; allowed (0, 1]"}, {"top_k", "got -1"}});

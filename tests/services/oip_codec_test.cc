@@ -86,10 +86,9 @@ TEST_F(OipEncode, EmbeddingIsOneVector) {
 
 TEST_F(OipEncode, StreamErrorsKeepTheIdAndSayWhenToRetry) {
   inference::ModelStreamInferResponse response;
-  EncodeStreamError("7", "smol",
-                    MakeError(absl::StatusCode::kResourceExhausted, "256 requests wait",
-                              {.reason = "QUEUE_FULL", .retry_after = std::chrono::milliseconds(1500)}),
-                    response);
+  EncodeStreamError(
+      "7", "smol", MakeError(Reason::kQueueFull, "256 requests wait", {.retry_after = std::chrono::milliseconds(1500)}),
+      /*tokens_emitted=*/0, response);
   EXPECT_EQ(response.error_message(), "QUEUE_FULL: 256 requests wait");
   response_ = response.infer_response();
   EXPECT_EQ(response_.id(), "7");
@@ -98,13 +97,18 @@ TEST_F(OipEncode, StreamErrorsKeepTheIdAndSayWhenToRetry) {
   EXPECT_EQ(Text("sluice_code"), "RESOURCE_EXHAUSTED");
   EXPECT_EQ(Text("sluice_reason"), "QUEUE_FULL");
   EXPECT_EQ(Int("sluice_retry_after_ms"), 1500);
+  EXPECT_TRUE(response_.parameters().at("sluice_retry_safe").bool_param());
+  EXPECT_EQ(Int("sluice_tokens_emitted"), 0);
 }
 
 TEST_F(OipEncode, StreamErrorsWithoutDetailsStillSayTheCode) {
   inference::ModelStreamInferResponse response;
-  EncodeStreamError("", "", absl::InternalError("broken"), response);
+  EncodeStreamError("", "", absl::InternalError("broken"), /*tokens_emitted=*/3, response);
   EXPECT_EQ(response.error_message(), "INTERNAL: broken");
-  EXPECT_FALSE(response.infer_response().parameters().contains("sluice_retry_after_ms"));
+  response_ = response.infer_response();
+  EXPECT_FALSE(response_.parameters().contains("sluice_retry_after_ms"));
+  EXPECT_FALSE(response_.parameters().at("sluice_retry_safe").bool_param());
+  EXPECT_EQ(Int("sluice_tokens_emitted"), 3);
 }
 
 }  // namespace

@@ -204,7 +204,7 @@ TEST_F(RequestProbeTest, HostileFieldsStayOneValidJsonLine) {
 
 TEST_F(RequestProbeTest, ARefusalIsCountedOnceAndLeavesTheEnginesMetricsAlone) {
   info_.pipeline = "";
-  const auto full = MakeError(absl::StatusCode::kResourceExhausted, "full", {.reason = "QUEUE_FULL"});
+  const auto full = MakeError(Reason::kQueueFull, "full");
   const auto line = Finish(full, nullptr);
   EXPECT_EQ(Value("sluice_requests_total", {"grpc", "small", "none", "RESOURCE_EXHAUSTED", "QUEUE_FULL"}), 1);
   EXPECT_EQ(Value("sluice_request_errors_total", {"small", "none", "capacity"}), 1);
@@ -219,7 +219,7 @@ TEST_F(RequestProbeTest, ARefusalIsCountedOnceAndLeavesTheEnginesMetricsAlone) {
 TEST_F(RequestProbeTest, ModelsThatDoNotExistShareOneLabel) {
   for (int i = 0; i < 300; ++i) {
     info_.model = fmt::format("junk-{}", i);
-    Finish(MakeError(absl::StatusCode::kNotFound, "no such model", {.reason = "MODEL_NOT_FOUND"}), nullptr);
+    Finish(MakeError(Reason::kModelNotFound, "no such model"), nullptr);
   }
   EXPECT_EQ(Value("sluice_requests_total", {"grpc", "unknown", "ttft", "NOT_FOUND", "MODEL_NOT_FOUND"}), 300);
   EXPECT_EQ(FamilyOf("sluice_requests_total").samples.size(), 1u);

@@ -45,8 +45,9 @@ class Wire final : public v1::InferenceService::CallbackService {
     }
   };
 
-  static Received Send(const absl::Status& status, const FlowInfo& info = {}) {
-    Wire wire(status, info);
+  static Received Send(const absl::Status& status, const FlowInfo& info = {},
+                       std::optional<int> tokens_emitted = std::nullopt) {
+    Wire wire(status, info, tokens_emitted);
     int port = 0;
     grpc::ServerBuilder builder;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
@@ -65,11 +66,12 @@ class Wire final : public v1::InferenceService::CallbackService {
   }
 
  private:
-  Wire(const absl::Status& status, const FlowInfo& info) : status_(status), info_(info) {}
+  Wire(const absl::Status& status, const FlowInfo& info, std::optional<int> tokens_emitted)
+      : status_(status), info_(info), tokens_emitted_(tokens_emitted) {}
 
   grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest*,
                                        v1::ListModelsResponse*) override {
-    const grpc::Status wire = ToGrpcStatus(status_, *context, info_.request_id);
+    const grpc::Status wire = ToGrpcStatus(status_, *context, info_.request_id, tokens_emitted_);
     AddTrailers(info_, *context);
     auto* reactor = context->DefaultReactor();
     reactor->Finish(wire);
@@ -78,6 +80,7 @@ class Wire final : public v1::InferenceService::CallbackService {
 
   const absl::Status status_;
   const FlowInfo info_;
+  const std::optional<int> tokens_emitted_;
 };
 
 TEST(StatusMappingTest, OkHasNoDetails) {
@@ -88,10 +91,9 @@ TEST(StatusMappingTest, OkHasNoDetails) {
 }
 
 TEST(StatusMappingTest, DetailsReachTheClient) {
-  ErrorDetails details{.reason = "QUEUE_FULL", .retry_after = std::chrono::microseconds(1'250'100)};
+  ErrorDetails details{.retry_after = std::chrono::microseconds(1'250'100)};
   details.metadata = {{"queue_limit", "256"}};
-  const auto received =
-      Wire::Send(MakeError(absl::StatusCode::kResourceExhausted, "the queue is full", details), {.request_id = "r1"});
+  const auto received = Wire::Send(MakeError(Reason::kQueueFull, "the queue is full", details), {.request_id = "r1"});
   EXPECT_EQ(received.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_EQ(received.status.error_message(), "the queue is full");
   EXPECT_EQ(received.details.code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
@@ -101,6 +103,8 @@ TEST(StatusMappingTest, DetailsReachTheClient) {
   EXPECT_EQ(info->reason(), "QUEUE_FULL");
   EXPECT_EQ(info->domain(), "sluice");
   EXPECT_EQ(info->metadata().at("queue_limit"), "256");
+  EXPECT_EQ(info->metadata().at("retry_safe"), "true");
+  EXPECT_FALSE(info->metadata().contains("tokens_emitted"));
   const auto retry = received.Get<google::rpc::RetryInfo>();
   ASSERT_TRUE(retry.has_value());
   EXPECT_EQ(retry->retry_delay().seconds(), 1);
@@ -121,6 +125,29 @@ TEST(StatusMappingTest, ViolationsNameFieldAndRange) {
   EXPECT_EQ(bad->field_violations(0).description(), "got 3.5; allowed 0 to 2");
   EXPECT_EQ(bad->field_violations(1).field(), "b");
   EXPECT_FALSE(received.Get<google::rpc::RequestInfo>().has_value());  // there is no id yet
+}
+
+TEST(StatusMappingTest, UsedUpQuotasAreNamed) {
+  const auto received = Wire::Send(
+      MakeError(Reason::kQuotaRequests, "used up", {.violations = {{"tenant:a", "5 of 5 requests per second"}}}));
+  const auto failure = received.Get<google::rpc::QuotaFailure>();
+  ASSERT_TRUE(failure.has_value());
+  ASSERT_EQ(failure->violations_size(), 1);
+  EXPECT_EQ(failure->violations(0).subject(), "tenant:a");
+  EXPECT_EQ(failure->violations(0).description(), "5 of 5 requests per second");
+  EXPECT_FALSE(received.Get<google::rpc::BadRequest>().has_value());
+}
+
+TEST(StatusMappingTest, SaysWhatWasEmittedAndWhetherARetryIsSafe) {
+  const absl::Status failed = MakeError(Reason::kEngineStepFailed, "x");
+  const auto metadata = [&](std::optional<int> tokens) {
+    const auto info = Wire::Send(failed, {}, tokens).Get<google::rpc::ErrorInfo>();
+    return std::map<std::string, std::string>(info->metadata().begin(), info->metadata().end());
+  };
+  using Map = std::map<std::string, std::string>;
+  EXPECT_EQ(metadata(std::nullopt), (Map{{"retry_safe", "false"}}));
+  EXPECT_EQ(metadata(0), (Map{{"retry_safe", "true"}, {"tokens_emitted", "0"}}));
+  EXPECT_EQ(metadata(7), (Map{{"retry_safe", "false"}, {"tokens_emitted", "7"}}));
 }
 
 TEST(StatusMappingTest, EveryCodeKeepsItsMeaningAndHasAReason) {
@@ -173,11 +200,11 @@ TEST(StatusMappingTest, TrailersExplainAndCannotBreakTheProtocol) {
 TEST(StatusMappingTest, TheLargestErrorStillArrives) {
   std::string accents;
   while (accents.size() < 5000) accents += "\xC3\xA9";
-  ErrorDetails details{.reason = std::string(63, 'R'), .retry_after = std::chrono::hours(1)};
+  ErrorDetails details{.retry_after = std::chrono::hours(1)};
   for (int i = 0; i < 100; ++i) details.violations.push_back({"field" + accents, accents});
   for (int i = 0; i < 100; ++i) details.metadata["key" + std::to_string(i)] = std::string(50, 'v');
   const std::string big(5000, 'x');
-  const auto received = Wire::Send(MakeError(absl::StatusCode::kInvalidArgument, accents, details),
+  const auto received = Wire::Send(MakeError(Reason::kInvalidField, accents, details),
                                    {.request_id = big, .model = big, .pipeline = big, .flags = big, .qos = big});
   EXPECT_EQ(received.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << received.status.error_message();
   EXPECT_THAT(received.status.error_message(), StartsWith("\xC3\xA9\xC3\xA9"));

@@ -25,7 +25,7 @@ using ::testing::ElementsAre;
 std::string CurrentOf(const absl::StatusOr<uint64_t>& refused) {
   EXPECT_THAT(refused, StatusIs(StatusCode::kAborted));
   const ErrorDetails details = GetErrorDetails(refused.status());
-  EXPECT_EQ(details.reason, "REVISION_CONFLICT");
+  EXPECT_EQ(details.reason, Reason::kRevisionConflict);
   const auto found = details.metadata.find("current_revision");
   return found == details.metadata.end() ? "none" : found->second;
 }
