@@ -13,6 +13,12 @@ void Read(const Counter& counter, MetricSample& sample) { sample.value = counter
 void Read(const Gauge& gauge, MetricSample& sample) { sample.value = gauge.Value(); }
 void Read(const Histogram& histogram, MetricSample& sample) { sample.histogram = histogram.Take(); }
 
+bool IsKnown(const Gauge& gauge) { return !std::isnan(gauge.Value()); }
+template <typename Metric>
+bool IsKnown(const Metric&) {
+  return true;
+}
+
 constexpr MetricType TypeOf(const Counter*) { return MetricType::kCounter; }
 constexpr MetricType TypeOf(const Gauge*) { return MetricType::kGauge; }
 constexpr MetricType TypeOf(const Histogram*) { return MetricType::kHistogram; }
@@ -74,6 +80,7 @@ MetricFamily Family<Metric>::Collect() const {
   MutexLock lock(mu_);
   out.samples.reserve(series_.size());
   for (const auto& [label_values, metric] : series_) {
+    if (!IsKnown(*metric)) continue;
     Read(*metric, out.samples.emplace_back(MetricSample{.label_values = label_values}));
   }
   return out;

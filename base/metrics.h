@@ -25,7 +25,7 @@ class Counter {
   std::atomic<uint64_t> value_{0};  // atomic: written by any thread, read by the scrape
 };
 
-// Thread-safe, lock-free.
+// Thread-safe, lock-free. NaN: not known now; a family leaves the series out.
 class Gauge {
  public:
   void Set(double v) { value_.store(v, std::memory_order_relaxed); }
