@@ -1,13 +1,13 @@
 #include "flags/flag_gate.h"
 
 #include <array>
-#include <atomic>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/check.h"
 #include "base/mutex.h"
+#include "base/published.h"
 #include "flags/sample_ratio.h"
 
 namespace sluice::flags {
@@ -88,12 +88,7 @@ FlagGate::Subscription::~Subscription() {
   std::erase(subscribers_->callbacks, callback_);
 }
 
-// std::atomic<std::shared_ptr> of libstdc++ hides a spin lock, so this publishes a plain pointer to a Version. A reader
-// is registered in `readers` while it follows the pointer; a writer frees old versions only when it sees no reader
-// after it has published the new one, else the next Swap does. Nobody waits.
 struct FlagGate::Impl {
-  using Version = std::shared_ptr<const FlagSet>;
-
   explicit Impl(MetricsRegistry& metrics)
       : gate_metrics(metrics),
         epoch(metrics.AddGauge("sluice_flag_epoch", "Epoch of the flag configuration in use").With({})),
@@ -106,28 +101,19 @@ struct FlagGate::Impl {
         reload_ok(reloads.With({"ok"})),
         reload_failed(reloads.With({"failed"})) {}
 
-  Version Load() const {
-    // Sequentially consistent with Publish: whoever reads the old pointer was registered before the writer looked.
-    readers.fetch_add(1);
-    Version version = *current.load();
-    readers.fetch_sub(1);
-    return version;
-  }
-
-  void Publish(Version next) ABSL_LOCKS_EXCLUDED(mu) {
+  void Publish(std::shared_ptr<const FlagSet> next) ABSL_LOCKS_EXCLUDED(mu) {
     MutexLock lock(mu);
+    const std::shared_ptr<const FlagSet> before = current.Load();
     const auto show = [&](const FlagSet& set) {
       for (const Flag& flag : set.flags()) rollout_ratio.With({flag.key}).Set(next->EffectiveShare(flag.key));
     };
-    if (!versions.empty()) show(**versions.back());  // flags that the new set no longer has fall to 0
+    if (before != nullptr) show(*before);  // flags that the new set no longer has fall to 0
     show(*next);
     for (WatchedFlag* flag : {&phase5, &ttft_pipeline, &qos_policy}) {
-      flag->Follow(versions.empty() ? nullptr : versions.back()->get(), *next);
+      flag->Follow(before.get(), *next);
     }
     epoch.Set(static_cast<double>(next->epoch()));
-    versions.push_back(std::make_unique<const Version>(std::move(next)));
-    current.store(versions.back().get());
-    if (readers.load() == 0) versions.erase(versions.begin(), versions.end() - 1);
+    current.Store(std::move(next));
   }
 
   GateMetrics gate_metrics;
@@ -139,10 +125,8 @@ struct FlagGate::Impl {
   Counter& reload_ok;
   Counter& reload_failed;
 
-  std::atomic<const Version*> current{nullptr};  // atomic: read by every request; points to versions.back()
-  mutable std::atomic<int> readers{0};           // atomic: see above
-  Mutex mu;                                      // one writer at a time
-  std::vector<std::unique_ptr<const Version>> versions ABSL_GUARDED_BY(mu);  // the current one last
+  Published<FlagSet> current;
+  Mutex mu;  // one writer at a time
 };
 
 FlagGate::FlagGate(std::shared_ptr<const FlagSet> initial, MetricsRegistry& metrics)
@@ -154,7 +138,7 @@ FlagGate::FlagGate(std::shared_ptr<const FlagSet> initial, MetricsRegistry& metr
 FlagGate::~FlagGate() = default;
 
 RequestDecisions FlagGate::Decide(const EvaluationContext& context) const {
-  RequestDecisions out{.snapshot = impl_->Load()};
+  RequestDecisions out{.snapshot = impl_->current.Load()};
   out.phase5 = out.snapshot->Evaluate(kPhase5, context);
   out.ttft_pipeline = out.snapshot->Evaluate(kTtftPipeline, context, &out.phase5);
   out.qos_policy = out.snapshot->Evaluate(kQosPolicy, context, &out.phase5);
@@ -164,12 +148,12 @@ RequestDecisions FlagGate::Decide(const EvaluationContext& context) const {
   return out;
 }
 
-std::shared_ptr<const FlagSet> FlagGate::snapshot() const { return impl_->Load(); }
+std::shared_ptr<const FlagSet> FlagGate::snapshot() const { return impl_->current.Load(); }
 
 void FlagGate::Swap(std::shared_ptr<const FlagSet> next) {
   SLUICE_CHECK(next != nullptr, "the gate always has a set");
   MutexLock lock(impl_->subscribers->mu);
-  const std::shared_ptr<const FlagSet> before = impl_->Load();
+  const std::shared_ptr<const FlagSet> before = impl_->current.Load();
   impl_->Publish(next);
   impl_->reload_ok.Add();
   for (const auto& callback : impl_->subscribers->callbacks) (*callback)(before, next);

@@ -13,10 +13,7 @@ void Prune(const Policy& policy, MonoTime now, LadderState* state) {
 }
 
 bool InCooldown(const Policy& policy, MonoTime now, const LadderState& state) {
-  const bool repeated = !state.moves.empty() && state.moves.back().direction == 0;
-  const std::optional<LadderState::Move>& last = state.last_step;
-  if (repeated && now - state.moves.back().at < policy.cooldown) return true;
-  return last && now - last->at < policy.cooldown;
+  return state.last_move && now - *state.last_move < policy.cooldown;
 }
 
 bool TurnsAround(const Policy& policy, MonoTime now, const LadderState& state, int direction) {
@@ -37,6 +34,7 @@ void Step(const Policy& policy, MonoTime now, int direction, LadderState* state)
   state->since = now;
   state->moves.push_back(move);
   state->last_step = move;
+  state->last_move = now;
 }
 
 LadderDecision Climb(const Policy& policy, MonoTime now, LadderState* state) {
@@ -52,6 +50,7 @@ LadderDecision Climb(const Policy& policy, MonoTime now, LadderState* state) {
   if (actions >= policy.max_actions) return {.hold = Hold::kCap};
   if (top) {
     state->moves.push_back({now, 0, false});
+    state->last_move = now;
     return {.repeat = true};
   }
   if (IsLoop(policy, now, *state, +1)) return {.hold = Hold::kLoop};

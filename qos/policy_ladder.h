@@ -39,8 +39,9 @@ struct LadderState {
     int direction = 0;      // +1, -1; 0: once-actions were repeated
     bool reversal = false;  // against the direction of the step before it, within action_window of that
   };
-  std::deque<Move> moves;  // oldest first
-  std::optional<Move> last_step;
+  std::deque<Move> moves;         // oldest first
+  std::optional<Move> last_step;  // these two however long ago
+  std::optional<MonoTime> last_move;
 };
 
 struct LadderDecision {

@@ -13,7 +13,8 @@ namespace sluice::qos {
 // The views are valid for the call that gets it; who keeps a request copies what it needs.
 struct Request {
   std::string_view request_id, tenant, model;
-  uint64_t key_hash = 0;                     // StableHash of the targeting key: buckets a policy's enforced percentage
+  // StableHash (policy_bucket.h) of the targeting key: buckets a policy's enforced percentage. 0: there is no key.
+  uint64_t key_hash = 0;
   QosClass qos_class = QosClass::kStandard;  // already clamped to the tenant's highest
   int prompt_tokens = 0, max_tokens = 0;     // max_tokens: of the answer
   size_t prompt_bytes = 0;

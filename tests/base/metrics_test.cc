@@ -60,6 +60,17 @@ TEST(MetricsTest, AFamilyWithoutLabelsNeverOverflows) {
   EXPECT_EQ(ValueOf(registry, "depth", {}), 2.5);
 }
 
+TEST(MetricsTest, AnUnknownGaugeIsLeftOut) {
+  MetricsRegistry registry;
+  auto& family = registry.AddGauge("level", "", {"what"});
+  family.With({"a"}).Set(std::numeric_limits<double>::quiet_NaN());
+  family.With({"b"}).Set(2);
+  ASSERT_EQ(family.Collect().samples.size(), 1u);
+  EXPECT_EQ(ValueOf(registry, "level", {"b"}), 2);
+  family.With({"a"}).Set(1);
+  EXPECT_EQ(family.Collect().samples.size(), 2u);
+}
+
 TEST(MetricsTest, HistogramBoundsAreInclusive) {
   Histogram histogram({1, 2, 5});
   for (double v : {0.5, 1.0, 1.0001, 5.0, 5.1, std::numeric_limits<double>::infinity()}) histogram.Observe(v);
