@@ -159,19 +159,70 @@ void ReadBreaker(Section breaker, qos::BreakerOptions* out) {
   out->failure_rate_threshold = failure_rate / kPercent;
   out->slow_call_rate_threshold = slow_rate / kPercent;
   breaker.Millis("slow_call_duration_threshold_ms", 1, kHourMs, &out->slow_call_duration);
+  breaker.Millis("slow_stall_duration_threshold_ms", 1, kHourMs, &out->slow_stall_duration);
   breaker.Integer("permitted_number_of_calls_in_half_open_state", 1, kMostCalls, &out->permitted_calls_in_half_open);
   breaker.Millis("max_wait_duration_in_half_open_state_ms", 0, kHourMs, &out->max_wait_in_half_open);
-  breaker.Integer("sliding_window_size", 1, kMostCalls, &out->sliding_window_size);
+  breaker.Choice<qos::BreakerState>("transition_to_state_after_wait_duration",
+                                    {{"open", qos::BreakerState::kOpen}, {"closed", qos::BreakerState::kClosed}},
+                                    &out->state_after_half_open_wait);
+  breaker.Choice<qos::WindowType>(
+      "sliding_window_type",
+      {{"count_based", qos::WindowType::kCountBased}, {"time_based", qos::WindowType::kTimeBased}},
+      &out->sliding_window_type);
+  const bool timed = out->sliding_window_type == qos::WindowType::kTimeBased;
+  breaker.Integer("sliding_window_size", 1, timed ? 3600 : kMostCalls, &out->sliding_window_size);
   breaker.Integer("minimum_number_of_calls", 1, kMostCalls, &out->minimum_number_of_calls);
-  // As resilience4j: a window smaller than the minimum would otherwise never judge.
-  out->minimum_number_of_calls = std::min(out->minimum_number_of_calls, out->sliding_window_size);
+  // As resilience4j: a window of fewer calls than the minimum would otherwise never judge.
+  if (!timed) out->minimum_number_of_calls = std::min(out->minimum_number_of_calls, out->sliding_window_size);
   breaker.Millis("wait_duration_in_open_state_ms", 1, kHourMs, &out->wait_in_open);
+  breaker.Bool("automatic_transition_from_open_to_half_open_enabled", &out->automatic_transition_to_half_open);
   breaker.Choice<qos::BreakerState>("initial_state",
                                     {{"closed", qos::BreakerState::kClosed},
                                      {"disabled", qos::BreakerState::kDisabled},
                                      {"metrics_only", qos::BreakerState::kMetricsOnly},
                                      {"forced_open", qos::BreakerState::kForcedOpen}},
                                     &out->initial_state);
+}
+
+void ReadRetryBudget(Section budget, qos::RetryBudgetOptions* out) {
+  constexpr double kPercent = 100;
+  double percent = out->budget_ratio * kPercent;
+  budget.Bool("enabled", &out->enabled);
+  budget.Number("budget_percent", 0, kPercent, &percent);
+  out->budget_ratio = percent / kPercent;
+  budget.Integer("min_retries_per_second", 0, 1'000'000, &out->min_retries_per_second);
+  budget.Integer("window_s", 1, 3600, &out->window_seconds);
+}
+
+// "85-95": grows from 85 % to 95 %; "98": whole from 98 % on; "never". What is wrong with it, or empty.
+std::string ReadTrigger(std::string_view text, qos::Trigger* out) {
+  if (text == "never") {
+    *out = qos::kNever;
+    return "";
+  }
+  const size_t dash = text.find('-');
+  const Parsed<double> from = ParseNumber(text.substr(0, dash), 1, 100);
+  const Parsed<double> to = dash == text.npos ? from : ParseNumber(text.substr(dash + 1), 1, 100);
+  if (!from.value || !to.value) return from.value ? to.what : from.what;
+  if (*from.value > *to.value) return fmt::format("{} falls", Quote(text));
+  *out = {.scaling = *from.value / 100, .saturation = *to.value / 100};
+  return "";
+}
+
+void ReadOverload(Section overload, OverloadConfig* out) {
+  overload.Bool("enabled", &out->enabled);
+  overload.Integer("memory_limit_bytes", 0, int64_t{1} << 50, &out->memory_limit_bytes);
+  for (size_t i = 0; i < qos::kResourceCount; ++i) {
+    Section resource = overload.Map(qos::ResourceName(static_cast<qos::Resource>(i)));
+    const auto read = [&](std::string_view effect, qos::OverloadOptions::Triggers& triggers) {
+      resource.Scalar(effect, /*literal=*/true, "percent of the limit, FROM-TO or FROM, 1 to 100; or never",
+                      [&](std::string_view text, Source) { return ReadTrigger(text, &triggers[i]); });
+    };
+    read("shed_batch", out->triggers.shed_batch);
+    read("shed_standard", out->triggers.shed_standard);
+    read("shrink_caches", out->triggers.shrink_caches);
+    read("refuse_all", out->triggers.refuse_all);
+  }
 }
 
 std::vector<engine::ModelSpec>::iterator FindModel(std::vector<engine::ModelSpec>& models, const std::string& name) {
@@ -258,10 +309,12 @@ absl::StatusOr<RuntimeConfig> LoadRuntimeConfig(const std::string& path, const E
     root.Text("probe_cache_dir", kPathBytes, &config.probe_cache_dir);
     ReadAdmission(root.Map("admission"), &config.admission);
     ReadBreaker(root.Map("circuit_breaker"), &config.breaker);
+    ReadRetryBudget(root.Map("retry_budget"), &config.retry_budget);
+    ReadOverload(root.Map("overload"), &config.overload);
     OverrideModels(variables, models, defaults, &config.models.models);
   }
   variables.RefuseUnknown(all_env_names, {"server", "log", "streaming", "batching", "model_cache", "engine", "models",
-                                          "flags", "admission", "circuit_breaker"});
+                                          "flags", "admission", "circuit_breaker", "retry_budget", "overload"});
   if (absl::Status status = faults.ToStatus(); !status.ok()) return status;
   return config;
 }

@@ -16,6 +16,8 @@
 #include "flags/layers.h"
 #include "qos/admission.h"
 #include "qos/circuit_breaker.h"
+#include "qos/overload.h"
+#include "qos/retry_budget.h"
 
 namespace sluice::config {
 
@@ -60,6 +62,12 @@ struct LogOptions {
   LogLevel level = LogLevel::kInfo;
 };
 
+struct OverloadConfig {
+  bool enabled = true;
+  uint64_t memory_limit_bytes = 0;  // zero: what the machine and the control group allow
+  qos::OverloadOptions triggers;
+};
+
 // config/runtime.yaml with the environment applied.
 struct RuntimeConfig {
   ServerOptions server;
@@ -73,6 +81,8 @@ struct RuntimeConfig {
   int max_tokens_limit = 2048;   // streaming.maxTokens: larger requests are refused
   qos::AdmissionOptions admission;
   qos::BreakerOptions breaker;
+  qos::RetryBudgetOptions retry_budget;
+  OverloadConfig overload;
 };
 
 // One caller, by the SHA-256 of its bearer token.

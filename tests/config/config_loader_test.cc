@@ -1,5 +1,6 @@
 #include "config/config_loader.h"
 
+#include "fmt/format.h"
 #include "tests/config/config_test_support.h"
 #include "tests/support/status_matchers.h"
 
@@ -145,6 +146,68 @@ circuit_breaker:
   EXPECT_THAT(FaultsOf("circuit_breaker: {failure_rate_threshold: 0}"),
               ElementsAre("f.yaml:1: circuit_breaker.failure_rate_threshold: \"0\" is out of range; allowed: a number "
                           "from 0.01 to 100"));
+}
+
+TEST(LoadRuntimeConfig, TheRestOfTheBreaker) {
+  const auto config = Load(R"(
+circuit_breaker:
+  slow_stall_duration_threshold_ms: 300
+  sliding_window_type: time_based
+  sliding_window_size: 20
+  minimum_number_of_calls: 50
+  transition_to_state_after_wait_duration: closed
+  automatic_transition_from_open_to_half_open_enabled: true
+)");
+  ASSERT_THAT(config, IsOk());
+  EXPECT_EQ(config->breaker.slow_stall_duration, milliseconds(300));
+  EXPECT_EQ(config->breaker.sliding_window_type, qos::WindowType::kTimeBased);
+  EXPECT_EQ(config->breaker.minimum_number_of_calls, 50) << "more calls than seconds";
+  EXPECT_EQ(config->breaker.state_after_half_open_wait, qos::BreakerState::kClosed);
+  EXPECT_TRUE(config->breaker.automatic_transition_to_half_open);
+  EXPECT_THAT(FaultsOf("circuit_breaker: {sliding_window_type: time_based, sliding_window_size: 3601}"),
+              ElementsAre("f.yaml:1: circuit_breaker.sliding_window_size: \"3601\" is out of range; allowed: a whole "
+                          "number from 1 to 3600"));
+  EXPECT_THAT(FaultsOf("circuit_breaker: {transition_to_state_after_wait_duration: half_open}"),
+              ElementsAre(testing::HasSubstr("allowed: open, closed")));
+}
+
+TEST(LoadRuntimeConfig, RetryBudget) {
+  const auto config =
+      Load("retry_budget: {enabled: false, budget_percent: 12.5, min_retries_per_second: 0, window_s: 60}");
+  ASSERT_THAT(config, IsOk());
+  EXPECT_FALSE(config->retry_budget.enabled);
+  EXPECT_DOUBLE_EQ(config->retry_budget.budget_ratio, 0.125);
+  EXPECT_EQ(config->retry_budget.min_retries_per_second, 0);
+  EXPECT_EQ(config->retry_budget.window_seconds, 60);
+}
+
+TEST(LoadRuntimeConfig, OverloadTriggersRiseOrJumpOrNever) {
+  const auto config = Load(R"(
+overload:
+  enabled: false
+  memory_limit_bytes: 1000000
+  memory: {shed_batch: 50-60.5, shed_standard: never, refuse_all: 100}
+  file_descriptors: {shrink_caches: 7-7}
+)");
+  ASSERT_THAT(config, IsOk());
+  EXPECT_FALSE(config->overload.enabled);
+  EXPECT_EQ(config->overload.memory_limit_bytes, 1'000'000u);
+  const qos::OverloadOptions& triggers = config->overload.triggers;
+  EXPECT_DOUBLE_EQ(triggers.shed_batch[0].scaling, 0.5);
+  EXPECT_DOUBLE_EQ(triggers.shed_batch[0].saturation, 0.605);
+  EXPECT_GT(triggers.shed_standard[0].scaling, 1);
+  EXPECT_DOUBLE_EQ(triggers.refuse_all[0].scaling, 1);
+  EXPECT_DOUBLE_EQ(triggers.refuse_all[0].saturation, 1);
+  EXPECT_DOUBLE_EQ(triggers.shrink_caches[2].saturation, 0.07);
+  EXPECT_THAT(qos::CheckOverload(triggers), IsOk());
+  for (const char* bad : {"90-80", "0", "101", "-5", "5-", "1-2-3", "85 - 95", "often", "''"}) {
+    EXPECT_THAT(FaultsOf(fmt::format("overload: {{cpu: {{shed_batch: {}}}}}", bad)),
+                ElementsAre(testing::AllOf(
+                    testing::StartsWith("f.yaml:1: overload.cpu.shed_batch: "),
+                    testing::HasSubstr("allowed: percent of the limit, FROM-TO or FROM, 1 to 100; or never"))))
+        << bad;
+  }
+  EXPECT_THAT(FaultsOf("overload: {disk: {shed_batch: 80}}"), ElementsAre(testing::HasSubstr("overload.disk")));
 }
 
 TEST(LoadRuntimeConfig, ModelsInheritTheEnginesGeometry) {

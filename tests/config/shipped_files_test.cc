@@ -78,6 +78,31 @@ TEST(ShippedFiles, RuntimeSaysTheDefaultsOfTheCode) {
   EXPECT_EQ(file->breaker.wait_in_open, code->breaker.wait_in_open);
   EXPECT_EQ(file->breaker.permitted_calls_in_half_open, code->breaker.permitted_calls_in_half_open);
   EXPECT_EQ(file->breaker.max_wait_in_half_open, code->breaker.max_wait_in_half_open);
+  EXPECT_EQ(file->breaker.slow_stall_duration, code->breaker.slow_stall_duration);
+  EXPECT_EQ(file->breaker.sliding_window_type, code->breaker.sliding_window_type);
+  EXPECT_EQ(file->breaker.state_after_half_open_wait, code->breaker.state_after_half_open_wait);
+  EXPECT_EQ(file->breaker.automatic_transition_to_half_open, code->breaker.automatic_transition_to_half_open);
+}
+
+TEST(ShippedFiles, RuntimeSaysTheDefaultsOfOverloadAndRetries) {
+  const auto file = LoadRuntimeConfig("config/runtime.yaml", nullptr, {}, {});
+  const auto code = LoadRuntimeConfig("", nullptr, {}, {});
+  ASSERT_THAT(file, IsOk());
+  ASSERT_THAT(code, IsOk());
+  EXPECT_EQ(file->retry_budget.enabled, code->retry_budget.enabled);
+  EXPECT_EQ(file->retry_budget.budget_ratio, code->retry_budget.budget_ratio);
+  EXPECT_EQ(file->retry_budget.min_retries_per_second, code->retry_budget.min_retries_per_second);
+  EXPECT_EQ(file->retry_budget.window_seconds, code->retry_budget.window_seconds);
+  EXPECT_EQ(file->overload.enabled, code->overload.enabled);
+  EXPECT_EQ(file->overload.memory_limit_bytes, code->overload.memory_limit_bytes);
+  const auto ends = [](const qos::OverloadOptions& o) {
+    std::vector<double> out;
+    for (const auto* triggers : {&o.shed_batch, &o.shed_standard, &o.shrink_caches, &o.refuse_all}) {
+      for (const qos::Trigger& t : *triggers) out.insert(out.end(), {t.scaling, t.saturation});
+    }
+    return out;
+  };
+  EXPECT_EQ(ends(file->overload.triggers), ends(code->overload.triggers));
 }
 
 TEST(ShippedFiles, FlagsLoadAndFormASet) {

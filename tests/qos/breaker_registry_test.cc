@@ -65,6 +65,48 @@ TEST_F(BreakerRegistryTest, ListBringsMetricsUpToDate) {
   EXPECT_EQ(Value("sluice_qos_breaker_not_permitted_total", {"m", "ttft"}), 3) << "counted once";
 }
 
+TEST_F(BreakerRegistryTest, ForcesByNameAndTellsTheListener) {
+  std::vector<std::string> heard;
+  BreakerRegistry* self = nullptr;
+  BreakerRegistry registry({}, clock_, metrics_, 8,
+                           [&](std::string_view model, std::string_view pipeline, const Transition& t) {
+                             heard.push_back(std::string(model) + "/" + std::string(pipeline) + " " +
+                                             std::string(BreakerStateName(t.to)) + " " + t.who);
+                             EXPECT_EQ(self->Get(model, pipeline).state(), t.to) << "no lock is held";
+                           });
+  self = &registry;
+  for (const char* model : {"a", "b"}) {
+    for (const char* pipeline : {"baseline", "ttft"}) registry.Get(model, pipeline);
+  }
+  EXPECT_EQ(registry.Force("a", "ttft", BreakerState::kForcedOpen, {.who = "ops"}), 1);
+  EXPECT_EQ(registry.Force("", "ttft", BreakerState::kClosed, {.who = "ops"}), 2);
+  EXPECT_EQ(registry.Force("b", "", BreakerState::kDisabled, {}), 2);
+  EXPECT_EQ(registry.Force("c", "ttft", BreakerState::kDisabled, {}), 0);
+  EXPECT_THAT(heard, testing::ElementsAre("a/ttft forced_open ops", "a/ttft closed ops", "b/ttft closed ops",
+                                          "b/baseline disabled ", "b/ttft disabled "));
+  EXPECT_EQ(Value("sluice_qos_breaker_transitions_total", {"b", "ttft", "disabled", "forced"}), 1);
+}
+
+TEST_F(BreakerRegistryTest, TickMakesWhatIsDue) {
+  BreakerRegistry registry({.automatic_transition_to_half_open = true}, clock_, metrics_);
+  registry.Get("m", "ttft").ForceState(BreakerState::kOpen);
+  clock_.Advance(std::chrono::seconds(60));
+  registry.Tick();
+  EXPECT_EQ(Value("sluice_qos_breaker_transitions_total", {"m", "ttft", "half_open", "wait_over"}), 1);
+}
+
+TEST_F(BreakerRegistryTest, RatesAreMetrics) {
+  BreakerRegistry registry({.minimum_number_of_calls = 2}, clock_, metrics_);
+  CircuitBreaker& breaker = registry.Get("m", "ttft");
+  breaker.TryAcquire()->Report(CallOutcome::kSuccess, Duration::zero());
+  registry.List();
+  EXPECT_EQ(Value("sluice_qos_breaker_failure_rate", {"m", "ttft"}), -1);
+  breaker.TryAcquire()->Report(CallOutcome::kSuccess, std::chrono::minutes(2));
+  registry.List();
+  EXPECT_EQ(Value("sluice_qos_breaker_failure_rate", {"m", "ttft"}), 0);
+  EXPECT_EQ(Value("sluice_qos_breaker_slow_call_rate", {"m", "ttft"}), 0.5);
+}
+
 TEST_F(BreakerRegistryTest, ThreadsGetTheSameBreakers) {
   BreakerRegistry registry({}, clock_, metrics_, 8);
   std::vector<std::vector<CircuitBreaker*>> seen(4);
