@@ -33,14 +33,23 @@ struct QuotaRule {
   QuotaLimits limits;
 };
 
-// Thread-safety: thread-safe; short locks. Bounded: at most `kMaxTenants` tenants are remembered, the ones idle the
-// longest are forgotten first (a forgotten one starts full); never one that has something reserved.
+// A request is charged by every rule that fits it, or by none: rules that name its tenant, else those of "*"; of these,
+// the ones of its model and of "*".
+//
+// Shared between replicas, each keeps its own accounts and takes off what the others say they charged: until the next
+// Sync each may let in what is left as it knows it, so n replicas overshoot by at most what n - 1 of them charge
+// between two Syncs. Without the store each goes on alone with what it knows.
+//
+// Thread-safety: thread-safe; short locks. Bounded: at most `kMaxTenants` accounts (a tenant under a rule) are
+// remembered, the ones idle the longest are forgotten first (a forgotten one starts full); never one that has something
+// reserved.
 class Quotas {
  public:
   static constexpr size_t kMaxTenants = 10'000;
 
   // Metrics: sluice_qos_quota_refusals_total{reason}, sluice_qos_quota_tenants,
-  // sluice_qos_quota_reserved_tokens{kind}. `store` null: local; else usage is shared between replicas through it.
+  // sluice_qos_quota_reserved_tokens{kind}, sluice_qos_quota_stale. `store` null: local; else usage is shared between
+  // replicas through it.
   Quotas(std::vector<QuotaRule> rules, const Clock& clock, MetricsRegistry& metrics,
          state::StateStore* store = nullptr);
   ~Quotas();
@@ -50,7 +59,7 @@ class Quotas {
   // Move-only. Settle once; dropping it unsettled gives everything back.
   class Reservation {
    public:
-    Reservation() = default;
+    Reservation();
     Reservation(Reservation&& other) noexcept;
     Reservation& operator=(Reservation&& other) noexcept;
     ~Reservation();
