@@ -174,16 +174,21 @@ class PolicyAtWork {
 
   Gauge& StepGauge() { return metrics_.step.With({policy_->id, std::string(PolicyModeName(policy_->mode))}); }
 
+  // Objectives of one metric (two windows, a minimum beside a maximum) share its series: violated when one of them is.
   void Show() {
     StepGauge().Set(ladder_.step);
-    for (size_t i = 0; i < verdicts_.size(); ++i) {
-      const std::string& metric = policy_->objectives[i].metric;
-      const ObjectiveState state = StateOf(verdicts_[i]);
-      metrics_.violated.With({policy_->id, metric})
-          .Set(state == ObjectiveState::kUnknown    ? kNotKnown
-               : state == ObjectiveState::kViolated ? 1
-                                                    : 0);
-      metrics_.value.With({policy_->id, metric}).Set(readings_[i].value.value_or(kNotKnown));
+    const std::vector<Objective>& objectives = policy_->objectives;
+    for (size_t i = 0; i < objectives.size(); ++i) {
+      double violated = kNotKnown;
+      size_t first = i;
+      for (size_t j = objectives.size(); j-- > 0;) {
+        if (objectives[j].metric != objectives[i].metric) continue;
+        first = j;
+        if (verdicts_[j] != Verdict::kUnknown && violated != 1) violated = verdicts_[j] == Verdict::kViolated ? 1 : 0;
+      }
+      if (first != i) continue;
+      metrics_.violated.With({policy_->id, objectives[i].metric}).Set(violated);
+      metrics_.value.With({policy_->id, objectives[i].metric}).Set(readings_[i].value.value_or(kNotKnown));
     }
   }
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Checks that config/schemas/feature-flags.schema.json says about the samples what the loader says.
+"""Checks that the schemas in config/schemas say about the samples what the loaders say.
 
 usage: schema_test.py ROOT      (exit code 77: the Python packages jsonschema and yaml are not there)
 
-flag_samples/good must pass, flag_samples/bad must fail, flag_samples/bad_beyond_schema must pass: only the loader can
-refuse those. tests/config/flag_samples_test.cc asks the loader the same.
+Of flag_samples and qos_samples good must pass, bad must fail, bad_beyond_schema must pass: only the loader can refuse
+those. tests/config/flag_samples_test.cc and qos_file_test.cc ask the loaders the same.
 """
 import json
 import pathlib
@@ -27,16 +27,14 @@ Loader.yaml_implicit_resolvers = {
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()}
 
 
-def main():
-    root = pathlib.Path(sys.argv[1])
-    schema = json.loads((root / "config/schemas/feature-flags.schema.json").read_text())
+def check(root, schema_name, shipped, samples):
+    schema = json.loads((root / "config/schemas" / schema_name).read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
-    samples = root / "tests/config/flag_samples"
-    cases = [(root / "config/feature-flags.yaml", True)]
+    cases = [(root / "config" / shipped, True)]
     for folder, fit in (("good", True), ("bad", False), ("bad_beyond_schema", True)):
-        files = sorted((samples / folder).glob("*.yaml"))
-        assert files, f"no samples in {folder}"
+        files = sorted((root / "tests/config" / samples / folder).glob("*.yaml"))
+        assert files, f"no samples in {samples}/{folder}"
         cases += [(file, fit) for file in files]
     wrong = 0
     for file, fit in cases:
@@ -44,7 +42,14 @@ def main():
         if fit != (not errors):
             wrong += 1
             print(f"{file}: {errors[:3] if fit else 'passes, but must not'}")
-    print(f"{len(cases)} files, {wrong} wrong")
+    print(f"{schema_name}: {len(cases)} files, {wrong} wrong")
+    return wrong
+
+
+def main():
+    root = pathlib.Path(sys.argv[1])
+    wrong = check(root, "feature-flags.schema.json", "feature-flags.yaml", "flag_samples")
+    wrong += check(root, "qos-policies.schema.json", "qos-policies.yaml", "qos_samples")
     return 1 if wrong else 0
 
 

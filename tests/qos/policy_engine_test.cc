@@ -229,6 +229,15 @@ TEST_F(PolicyEngineTest, UnknownObjectivesHaveNoSeries) {
   EXPECT_EQ(Metric("sluice_qos_objective_violated", {"ttft", "ttft_p95_ms"}), std::nullopt);
 }
 
+TEST_F(PolicyEngineTest, ObjectivesOfOneMetricShareItsSeries) {
+  Policy policy = Enforced("both", {AtMost("running_requests", 10), AtLeast("running_requests", 5)}, {});
+  Start({policy});
+  for (const auto& [running, violated] : {std::pair{7, 0}, std::pair{11, 1}, std::pair{3, 1}}) {
+    After(seconds(1), {.running = static_cast<double>(running)});
+    EXPECT_EQ(Metric("sluice_qos_objective_violated", {"both", "running_requests"}), violated) << running;
+  }
+}
+
 TEST_F(PolicyEngineTest, ANewSetKeepsWhatStaysAndEndsWhatGoes) {
   Policy stays = Ttft({Limit(128), Limit(64)}), goes = Ttft({Shed(kBatch), Alert("ops"), Queue(kBatch, 3)}),
          changes = stays;
