@@ -2,6 +2,7 @@
 
 #include <array>
 #include <charconv>
+#include <cmath>
 #include <optional>
 #include <utility>
 
@@ -66,7 +67,8 @@ absl::StatusOr<PolicyMetric> ParsePolicyMetric(std::string_view name) {
     if (!name.starts_with(sample) || !name.ends_with("_ms")) continue;
     const std::string_view middle = name.substr(sample.size(), name.size() - sample.size() - 3);
     if (!middle.starts_with("_p")) continue;
-    if (const auto percentile = ParsePercentile(middle.substr(2))) return PolicyMetric{signal, *percentile / 100};
+    if (const auto percentile = ParsePercentile(middle.substr(2)))
+      return PolicyMetric{signal, std::round(*percentile * 10) / 1000};
     return absl::InvalidArgumentError("is a metric, but not with this quantile");
   }
   const std::string nearest = name.size() <= 64 ? Nearest(name) : "";

@@ -5,6 +5,7 @@
 
 #include "base/strings.h"
 #include "config/config_loader.h"
+#include "config/qos_file.h"
 #include "config/yaml_tree.h"
 #include "tests/config/config_test_support.h"
 #include "tests/support/status_matchers.h"
@@ -174,7 +175,8 @@ TEST(ShippedFiles, RandomDamageIsAFaultOrHarmlessNeverACrash) {
   std::printf("seed %u\n", kSeed);
   std::mt19937 random(kSeed);
   const std::string runtime = ReadAll("config/runtime.yaml"), flag_file = ReadAll("config/feature-flags.yaml"),
-                    keys = ReadAll("config/api_keys.example.yaml");
+                    keys = ReadAll("config/api_keys.example.yaml"),
+                    policies = ReadAll("tests/config/qos_samples/good/everything.yaml");
   const TestFile file("");
   int refused = 0;
   const auto judge = [&](const absl::Status& status, int round) {
@@ -199,6 +201,8 @@ TEST(ShippedFiles, RandomDamageIsAFaultOrHarmlessNeverACrash) {
     }
     file.Write(Damage(keys, random));
     judge(LoadApiKeys(file.path()).status(), round);
+    file.Write(Damage(policies, random));
+    judge(LoadQosFile(file.path(), 1).status(), round);
     if (HasFatalFailure()) return;
   }
   EXPECT_GT(refused, kRounds);  // most damage is seen

@@ -175,7 +175,7 @@ TEST(PolicyMetric, NamesCarryTheirQuantile) {
   for (const auto& [name, quantile] : good) {
     const auto metric = ParsePolicyMetric(name);
     ASSERT_THAT(metric, IsOk()) << name;
-    EXPECT_DOUBLE_EQ(metric->quantile, quantile) << name;
+    EXPECT_EQ(metric->quantile, quantile) << name;
     EXPECT_EQ(KindOf(metric->signal), SignalKind::kSample) << name;
   }
   for (const char* name : {"ttft_p0_ms", "ttft_p100_ms", "ttft_p99.99_ms", "ttft_p095_ms", "ttft_p95.0_ms",
