@@ -267,7 +267,7 @@ TEST(QosFile, EveryKeyIsInTheDocs) {
   std::ifstream in("docs/configuration.md", std::ios::binary);
   const std::string docs(std::istreambuf_iterator<char>(in), {});
   const std::string section = docs.substr(docs.find("## qos-policies.yaml"));
-  for (const std::string& key : keys) EXPECT_THAT(section, testing::ContainsRegex("[`. {]" + key + "[`:]")) << key;
+  for (const std::string& key : keys) EXPECT_THAT(section, testing::ContainsRegex("[`. {]" + key + "[[`:]")) << key;
 }
 
 }  // namespace
