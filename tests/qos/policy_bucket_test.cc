@@ -15,10 +15,10 @@ std::string Key(int i) { return fmt::format("user-{}", i); }
 TEST(PolicyBucket, Golden) {
   EXPECT_EQ(StableHash(""), 0xefd01f60ba992926ULL);
   EXPECT_EQ(StableHash("foobar"), 0x2c22194922d1672bULL);
-  EXPECT_EQ(PolicyBucket(StableHash("ttft"), StableHash("alice")), 7916u);
-  EXPECT_EQ(PolicyBucket(StableHash("ttft"), StableHash("bob")), 82u);
-  EXPECT_EQ(PolicyBucket(StableHash("errors"), StableHash("alice")), 5344u);
-  EXPECT_EQ(PolicyBucket(StableHash("same"), StableHash("same")), 4940u);
+  EXPECT_EQ(PolicyBucket(StableHash("ttft"), StableHash("alice")), 9677u);
+  EXPECT_EQ(PolicyBucket(StableHash("ttft"), StableHash("bob")), 4084u);
+  EXPECT_EQ(PolicyBucket(StableHash("errors"), StableHash("alice")), 2740u);
+  EXPECT_EQ(PolicyBucket(StableHash("same"), StableHash("same")), 2007u);
 }
 
 TEST(PolicyBucket, ThresholdsAreHundredthsOfAPercent) {
