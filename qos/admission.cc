@@ -1,291 +1,305 @@
 #include "qos/admission.h"
 
 #include <algorithm>
-#include <array>
-#include <map>
 #include <utility>
 #include <vector>
 
 #include "base/check.h"
 #include "base/mutex.h"
-#include "base/status.h"
-#include "fmt/format.h"
-#include "qos/queue_order.h"
+#include "qos/admission_metrics.h"
+#include "qos/class_queue.h"
+#include "qos/replies.h"
 
 namespace sluice::qos {
 namespace {
 
-// How one Admit ended.
-enum Verdict { kAdmitted, kQueueFull, kQueueTimeout, kDeadlineInQueue, kClientCancelled, kDraining, kVerdictCount };
-constexpr std::array<Reason, kVerdictCount> kVerdictReasons = {
-    Reason::kOk,      Reason::kQueueFull, Reason::kQueueTimeout, Reason::kDeadlineInQueue, Reason::kClientCancelled,
-    Reason::kDraining};
-std::string VerdictLabel(size_t verdict) {
-  return verdict == kAdmitted ? "admitted" : std::string(ReasonWord(kVerdictReasons[verdict]));
-}
-
-constexpr std::array<std::string_view, 5> kOutcomeNames = {"success", "failure", "client_fault", "cancelled",
-                                                           "deadline"};
-
 constexpr double kHoldSmoothing = 0.2;                      // weight of the newest permit in the moving average
 constexpr Duration kUnknownHold = std::chrono::seconds(1);  // before the first permit settled
-constexpr double kWaitBounds[] = {0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30};
+constexpr double kShareSmoothing = 0.05;
+constexpr Duration kShortestRetry = std::chrono::milliseconds(100), kLongestRetry = std::chrono::seconds(30);
 
-int64_t WholeMillis(Duration d) { return std::chrono::duration_cast<std::chrono::milliseconds>(d).count(); }
+int UncachedPrompt(const Request& r) { return std::max(0, r.prompt_tokens - r.cached_prompt_tokens); }
 
-struct ClassMetrics {
-  std::array<Counter*, kVerdictCount> admissions;
-  std::array<Counter*, kOutcomeNames.size()> settlements;
-  Gauge* queued;
-  Histogram* queue_wait;
-};
+void Average(std::optional<double>& mean, double value, double weight) {
+  mean = mean ? *mean + weight * (value - *mean) : value;
+}
 
 }  // namespace
 
-Permit::Permit(Permit&& other) noexcept
-    : admission_(std::exchange(other.admission_, nullptr)),
-      class_(other.class_),
-      queue_wait_(other.queue_wait_),
-      granted_(other.granted_) {}
-
-Permit& Permit::operator=(Permit&& other) noexcept {
-  if (this != &other) {
-    Settle(Outcome::kFailure);
-    admission_ = std::exchange(other.admission_, nullptr);
-    class_ = other.class_;
-    queue_wait_ = other.queue_wait_;
-    granted_ = other.granted_;
-  }
-  return *this;
-}
-
-Permit::~Permit() { Settle(Outcome::kFailure); }
-
-void Permit::Settle(Outcome outcome) {
-  if (Admission* admission = std::exchange(admission_, nullptr)) admission->Release(*this, outcome);
-}
-
-std::string ExplainAdmitted(const Permit& permit) {
-  return fmt::format("admitted;class={};queue_ms={}", QosClassName(permit.qos_class()),
-                     WholeMillis(permit.queue_wait()));
-}
-
-std::string ExplainRejected(const absl::Status& status) { return fmt::format("rejected;reason={}", ReasonOf(status)); }
-
 struct Admission::Impl {
-  struct Waiting {
-    MonoTime since, deadline;
-    Callback callback;
-  };
-  struct Answer {
-    Callback callback;
-    absl::StatusOr<Permit> result;
-  };
-  using Queue = std::map<uint64_t, Waiting>;  // by ticket, so in order of arrival
+  Impl(Admission* admission, const AdmissionOptions& o, const Clock& c, MetricsRegistry& registry)
+      : self(admission), options(o), clock(c), metrics(registry), limit(o.max_concurrent) {
+    caps.fill(std::numeric_limits<int>::max());
+    metrics.SetLimit(limit);
+  }
 
-  Impl(Admission* admission, const AdmissionOptions& o, const Clock& c, MetricsRegistry& registry);
-
-  // The immediate answer to a new request; nullopt: it shall wait. `others`: who made room for it.
-  std::optional<absl::StatusOr<Permit>> Decide(const AdmissionRequest& request, MonoTime now,
-                                               std::vector<Answer>& others) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  // All of these collect their answers, to be given by Deliver after the lock is gone.
-  void Take(Queue& queue, Queue::iterator it, absl::StatusOr<Permit> result, std::vector<Answer>& answers)
+  // Why the request may not even wait, whatever waits already; `would_refuse`: what feasibility in dry_run finds.
+  std::optional<Refusal> Object(const Request& request, const EngineLoad* load, MonoTime now,
+                                Reason& would_refuse) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  std::optional<Refusal> Infeasible(const Request& request, const EngineLoad& load, MonoTime now) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  void GrantWaiting(MonoTime now, std::vector<Answer>& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  void Expire(MonoTime now, std::vector<Answer>& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  void EvictFor(QosClass newcomer, MonoTime now, std::vector<Answer>& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  void RefuseAllWaiting(std::vector<Answer>& answers) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  void Deliver(std::vector<Answer> answers) ABSL_LOCKS_EXCLUDED(mu);
+  // Why it may not wait beside those of its class.
+  std::optional<Refusal> ClassFull(const Request& request) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // The immediate answer to a new request; nullopt: it shall wait. `others`: who made room for it.
+  std::optional<Answer> Decide(const Request& request, const EngineLoad* load, MonoTime now, Reason& would_refuse,
+                               std::vector<Reply>& others) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  uint64_t Enqueue(const Request& request, const EngineLoad* load, MonoTime now, Reason would_refuse, Callback answer)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
 
-  Permit Grant(QosClass c, MonoTime since, MonoTime now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  MonoTime ExpiryOf(const Waiting& waiting) const {
-    return std::min(waiting.deadline, SaturatingAdd(waiting.since, options.queue_timeout));
+  // All of these collect their replies, to be given by Deliver after the lock is gone.
+  void GrantWaiting(MonoTime now, std::vector<Reply>& replies) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  void Expire(MonoTime now, std::vector<Reply>& replies) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  void EvictFor(QosClass newcomer, MonoTime now, std::vector<Reply>& replies) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  void Turn(QosClass c, uint64_t ticket, const Refusal& refusal, std::vector<Reply>& replies)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+
+  Permit Grant(QosClass c, MonoTime since, MonoTime now, int max_tokens, Reason would_refuse)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  bool Free(size_t c) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    return running < limit && running_by_class[c] < caps[c];
+  }
+  bool Full() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) { return Queued() >= options.max_queue; }
+  Duration TimeoutOf(size_t c) const {
+    const Duration own = options.classes[c].queue_timeout;
+    return own > Duration::zero() ? own : options.queue_timeout;
+  }
+  MonoTime ExpiryOf(size_t c, const Waiting& waiting) const {
+    return std::min(waiting.deadline, SaturatingAdd(waiting.since, TimeoutOf(c)));
   }
   // The refusal of a waiting request whose time is over; nullopt: it may go on waiting.
-  std::optional<absl::Status> Expired(QosClass c, const Waiting& waiting, MonoTime now)
+  std::optional<Refusal> Expired(QosClass c, const Waiting& waiting, MonoTime now) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  absl::Status Refuse(QosClass c, Verdict verdict, std::string message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  Refusal Refuse(Reason reason, QosClass c) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  QueueEnds Newest() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  Ahead AheadOf(QosClass c) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   int Queued() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  std::string Load() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  Duration RetryAfter() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    return EstimateRetryAfter(hold ? FromMillis(*hold) : kUnknownHold, Queued(), limit);
+  }
 
   Admission* const self;
   const AdmissionOptions options;
   const Clock& clock;
-  std::array<ClassMetrics, kQosClassCount> metrics;
-  Gauge* running_gauge;
 
-  Mutex mu;  // protects all below; no callback runs under it
+  mutable Mutex mu;  // protects all below; no callback runs under it
+  AdmissionMetrics metrics ABSL_GUARDED_BY(mu);
+  int limit ABSL_GUARDED_BY(mu);
   int running ABSL_GUARDED_BY(mu) = 0;
-  // Invariant: somebody waits only while running == max_concurrent.
-  std::array<Queue, kQosClassCount> queues ABSL_GUARDED_BY(mu);
+  std::array<int, kQosClassCount> running_by_class ABSL_GUARDED_BY(mu){}, caps ABSL_GUARDED_BY(mu);
+  // Invariant: somebody waits only while the limit or the cap of its class is reached.
+  std::array<ClassQueue, kQosClassCount> queues ABSL_GUARDED_BY(mu);
   uint64_t last_ticket ABSL_GUARDED_BY(mu) = 0;
   MonoTime next_expiry ABSL_GUARDED_BY(mu) = kInfiniteFuture;  // nobody who waits expires earlier
-  std::optional<Duration> hold ABSL_GUARDED_BY(mu);            // moving average of how long permits are held
+  std::optional<double> hold ABSL_GUARDED_BY(mu);              // ms that permits are held, moving average
+  std::optional<double> output_share ABSL_GUARDED_BY(mu);      // of max_tokens, moving average
   bool draining ABSL_GUARDED_BY(mu) = false;
   Duration drain_retry_after ABSL_GUARDED_BY(mu) = Duration::zero();
 };
 
-Admission::Impl::Impl(Admission* admission, const AdmissionOptions& o, const Clock& c, MetricsRegistry& registry)
-    : self(admission), options(o), clock(c) {
-  auto& admissions =
-      registry.AddCounter("sluice_qos_admissions_total", "Answers to requests for a permit", {"class", "outcome"});
-  auto& settlements = registry.AddCounter("sluice_qos_settlements_total", "Permits given back", {"class", "outcome"});
-  auto& queued = registry.AddGauge("sluice_qos_queued", "Requests that wait for a permit", {"class"});
-  auto& wait = registry.AddHistogram("sluice_qos_queue_wait_seconds", "Time from arrival to permit",
-                                     {std::begin(kWaitBounds), std::end(kWaitBounds)}, {"class"});
-  running_gauge = &registry.AddGauge("sluice_qos_running", "Permits in use").With({});
-  for (int i = 0; i < kQosClassCount; ++i) {
-    const std::string name(QosClassName(static_cast<QosClass>(i)));
-    ClassMetrics& m = metrics[i];
-    for (size_t v = 0; v < kVerdictCount; ++v) {
-      m.admissions[v] = &admissions.With({name, VerdictLabel(v)});
-    }
-    for (size_t v = 0; v < kOutcomeNames.size(); ++v) {
-      m.settlements[v] = &settlements.With({name, std::string(kOutcomeNames[v])});
-    }
-    m.queued = &queued.With({name});
-    m.queue_wait = &wait.With({name});
-  }
-}
-
 int Admission::Impl::Queued() const {
   size_t n = 0;
-  for (const Queue& queue : queues) n += queue.size();
+  for (const ClassQueue& queue : queues) n += queue.size();
   return static_cast<int>(n);
 }
 
-std::string Admission::Impl::Load() const {
-  return fmt::format("{} of {} permits in use, {} of {} queue places taken", running, options.max_concurrent, Queued(),
-                     options.max_queue);
+Refusal Admission::Impl::Refuse(Reason reason, QosClass c) const {
+  Refusal refusal{.reason = reason,
+                  .qos_class = c,
+                  .running = running,
+                  .max_running = limit,
+                  .queued = Queued(),
+                  .max_queued = options.max_queue};
+  if (reason == Reason::kQueueFull || reason == Reason::kQueueTimeout) refusal.retry_after = RetryAfter();
+  if (reason == Reason::kDraining) refusal.retry_after = drain_retry_after;
+  return refusal;
 }
 
-absl::Status Admission::Impl::Refuse(QosClass c, Verdict verdict, std::string message) {
-  metrics[static_cast<size_t>(c)].admissions[verdict]->Add();
-  ErrorDetails details;
-  if (verdict == kQueueFull || verdict == kQueueTimeout) {
-    details.retry_after = EstimateRetryAfter(hold.value_or(kUnknownHold), Queued(), options.max_concurrent);
-    details.metadata = {{"running_requests", std::to_string(running)},
-                        {"max_running_requests", std::to_string(options.max_concurrent)},
-                        {"queued_requests", std::to_string(Queued())},
-                        {"max_queued_requests", std::to_string(options.max_queue)}};
+QueueEnds Admission::Impl::Newest() const {
+  QueueEnds ends;
+  for (size_t c = 0; c < queues.size(); ++c) ends[c] = queues[c].Newest();
+  return ends;
+}
+
+Ahead Admission::Impl::AheadOf(QosClass c) const {
+  Ahead ahead{.free_permits = limit - running};
+  for (size_t i = 0; i <= static_cast<size_t>(c); ++i) {
+    ahead.requests += static_cast<int>(queues[i].size());
+    ahead.prompt_tokens += queues[i].prompt_tokens();
   }
-  if (verdict == kDraining) details.retry_after = drain_retry_after;
-  return MakeError(kVerdictReasons[verdict], message, std::move(details));
+  if (hold && *hold > 0) ahead.completions_per_second = 1000.0 * running / *hold;
+  return ahead;
 }
 
-Permit Admission::Impl::Grant(QosClass c, MonoTime since, MonoTime now) {
-  ++running;
-  running_gauge->Set(running);
-  metrics[static_cast<size_t>(c)].admissions[kAdmitted]->Add();
-  metrics[static_cast<size_t>(c)].queue_wait->Observe(ToSeconds(now - since));
-  return Permit(self, c, now - since, now);
+std::optional<Refusal> Admission::Impl::Infeasible(const Request& request, const EngineLoad& load, MonoTime now) const {
+  const int output_tokens = output_share ? static_cast<int>(*output_share * request.max_tokens) : 0;
+  const std::optional<Prediction> p = Predict(load, UncachedPrompt(request), output_tokens, AheadOf(request.qos_class));
+  if (!p) return std::nullopt;
+  const std::optional<Late> late = Judge(request, *p, now, options.feasibility_tolerance);
+  if (!late) return std::nullopt;
+  Refusal refusal = Refuse(late->reason, request.qos_class);
+  refusal.predicted = late->predicted;
+  refusal.allowed = late->allowed;
+  refusal.retry_after = std::clamp(late->predicted - late->allowed, kShortestRetry, kLongestRetry);
+  return refusal;
 }
 
-void Admission::Impl::Take(Queue& queue, Queue::iterator it, absl::StatusOr<Permit> result,
-                           std::vector<Answer>& answers) {
-  answers.push_back({std::move(it->second.callback), std::move(result)});
-  queue.erase(it);
-  metrics[static_cast<size_t>(&queue - queues.data())].queued->Set(static_cast<double>(queue.size()));
-}
-
-std::optional<absl::Status> Admission::Impl::Expired(QosClass c, const Waiting& waiting, MonoTime now) {
-  const int64_t waited_ms = WholeMillis(now - waiting.since);
-  if (now >= waiting.deadline) {
-    return Refuse(c, kDeadlineInQueue, fmt::format("deadline passed after {} ms in the queue: {}", waited_ms, Load()));
+std::optional<Refusal> Admission::Impl::Object(const Request& request, const EngineLoad* load, MonoTime now,
+                                               Reason& would_refuse) const {
+  const QosClass c = request.qos_class;
+  if (draining) return Refuse(Reason::kDraining, c);
+  if (now >= request.deadline) {
+    Refusal refusal = Refuse(Reason::kDeadlineInQueue, c);
+    refusal.allowed = request.deadline - now;
+    return refusal;
   }
-  if (now - waiting.since >= options.queue_timeout) {
-    return Refuse(c, kQueueTimeout,
-                  fmt::format("waited {} ms in the queue, the limit is {} ms: {}", waited_ms,
-                              WholeMillis(options.queue_timeout), Load()));
+  if (load == nullptr || options.feasibility == Feasibility::kOff) return std::nullopt;
+  std::optional<Refusal> infeasible = Infeasible(request, *load, now);
+  if (infeasible && options.feasibility == Feasibility::kDryRun) {
+    would_refuse = infeasible->reason;
+    return std::nullopt;
+  }
+  return infeasible;
+}
+
+std::optional<Refusal> Admission::Impl::ClassFull(const Request& request) const {
+  const auto c = static_cast<size_t>(request.qos_class);
+  const ClassQueue& queue = queues[c];
+  const ClassLimits& limits = options.classes[c];
+  Refusal refusal = Refuse(Reason::kQueueFull, request.qos_class);
+  const auto full = [&](std::string_view unit, int64_t taken, int64_t most) {
+    refusal.full = unit;
+    refusal.taken = taken;
+    refusal.limit = most;
+    return refusal;
+  };
+  const auto n = static_cast<int64_t>(queue.size());
+  if (n >= limits.max_queue) return full("requests", n, limits.max_queue);
+  if (queue.empty()) return std::nullopt;
+  if (limits.max_queued_tokens > 0 &&
+      queue.tokens() + UncachedPrompt(request) + request.max_tokens > limits.max_queued_tokens) {
+    return full("tokens", queue.tokens(), limits.max_queued_tokens);
+  }
+  const auto bytes = static_cast<int64_t>(queue.bytes());
+  if (limits.max_queued_bytes > 0 && bytes + static_cast<int64_t>(request.prompt_bytes) > limits.max_queued_bytes) {
+    return full("bytes", bytes, limits.max_queued_bytes);
   }
   return std::nullopt;
 }
 
-void Admission::Impl::GrantWaiting(MonoTime now, std::vector<Answer>& answers) {
-  while (running < options.max_concurrent) {
-    QueueEnds oldest;
-    for (size_t i = 0; i < queues.size(); ++i) {
-      if (!queues[i].empty()) oldest[i] = {queues[i].begin()->second.since, queues[i].begin()->first};
+Permit Admission::Impl::Grant(QosClass c, MonoTime since, MonoTime now, int max_tokens, Reason would_refuse) {
+  ++running;
+  ++running_by_class[static_cast<size_t>(c)];
+  metrics.Admitted(c, now - since, running);
+  return Permit(self, c, now - since, now, max_tokens, would_refuse);
+}
+
+void Admission::Impl::Turn(QosClass c, uint64_t ticket, const Refusal& refusal, std::vector<Reply>& replies) {
+  ClassQueue& queue = queues[static_cast<size_t>(c)];
+  replies.push_back({queue.Remove(ticket).callback, refusal});
+  metrics.Refused(c, refusal.reason);
+  metrics.Waiting(c, queue);
+}
+
+std::optional<Refusal> Admission::Impl::Expired(QosClass c, const Waiting& waiting, MonoTime now) const {
+  const Duration timeout = TimeoutOf(static_cast<size_t>(c));
+  const bool too_late = now >= waiting.deadline;
+  if (!too_late && now - waiting.since < timeout) return std::nullopt;
+  Refusal refusal = Refuse(too_late ? Reason::kDeadlineInQueue : Reason::kQueueTimeout, c);
+  refusal.waited = now - waiting.since;
+  refusal.allowed = timeout;
+  return refusal;
+}
+
+void Admission::Impl::GrantWaiting(MonoTime now, std::vector<Reply>& replies) {
+  while (running < limit) {
+    QueueEnds heads, oldest;
+    for (size_t c = 0; c < queues.size(); ++c) {
+      if (queues[c].empty() || !Free(c)) continue;
+      heads[c] = queues[c].Head(now);
+      oldest[c] = queues[c].Oldest();
     }
-    const std::optional<QosClass> next = NextClass(oldest, now, options.starvation_after);
+    const std::optional<Next> next = NextInLine(heads, oldest, now, options.starvation_after);
     if (!next) return;
-    Queue& queue = queues[static_cast<size_t>(*next)];
-    const auto it = queue.begin();
-    if (auto expired = Expired(*next, it->second, now)) {  // Tick has not come by yet
-      Take(queue, it, *std::move(expired), answers);
-    } else {
-      Take(queue, it, Grant(*next, it->second.since, now), answers);
+    const auto [c, ticket, promoted] = *next;
+    ClassQueue& queue = queues[static_cast<size_t>(c)];
+    if (const auto expired = Expired(c, *queue.Find(ticket), now)) {  // Tick has not come by yet
+      Turn(c, ticket, *expired, replies);
+      continue;
     }
+    Waiting waiting = queue.Remove(ticket);
+    metrics.Waiting(c, queue);
+    if (promoted) metrics.Promoted(c);
+    replies.push_back(
+        {std::move(waiting.callback), Grant(c, waiting.since, now, waiting.max_tokens, waiting.would_refuse)});
   }
 }
 
-void Admission::Impl::Expire(MonoTime now, std::vector<Answer>& answers) {
+void Admission::Impl::Expire(MonoTime now, std::vector<Reply>& replies) {
   if (now < next_expiry) return;
   next_expiry = kInfiniteFuture;
   for (size_t i = 0; i < queues.size(); ++i) {
-    for (auto it = queues[i].begin(); it != queues[i].end();) {
-      const auto at = it++;
-      auto expired = Expired(static_cast<QosClass>(i), at->second, now);
-      if (expired) {
-        Take(queues[i], at, *std::move(expired), answers);
+    const auto c = static_cast<QosClass>(i);
+    for (auto it = queues[i].all().begin(); it != queues[i].all().end();) {
+      const auto& [ticket, waiting] = *it++;
+      if (const auto expired = Expired(c, waiting, now)) {
+        Turn(c, ticket, *expired, replies);
       } else {
-        next_expiry = std::min(next_expiry, ExpiryOf(at->second));
+        next_expiry = std::min(next_expiry, ExpiryOf(i, waiting));
       }
     }
   }
 }
 
-void Admission::Impl::EvictFor(QosClass newcomer, MonoTime now, std::vector<Answer>& answers) {
-  QueueEnds newest;
-  for (size_t i = 0; i < queues.size(); ++i) {
-    if (!queues[i].empty()) newest[i] = {queues[i].rbegin()->second.since, queues[i].rbegin()->first};
-  }
+void Admission::Impl::EvictFor(QosClass newcomer, MonoTime now, std::vector<Reply>& replies) {
+  const QueueEnds newest = Newest();
   const std::optional<QosClass> victim = VictimClass(newest, newcomer, now, options.starvation_after);
   if (!victim) return;
-  Queue& queue = queues[static_cast<size_t>(*victim)];
-  absl::Status refusal = Refuse(
-      *victim, kQueueFull,
-      fmt::format("queue full, {} request gave way to {}: {}", QosClassName(*victim), QosClassName(newcomer), Load()));
-  Take(queue, std::prev(queue.end()), std::move(refusal), answers);
+  Refusal refusal = Refuse(Reason::kQueueFull, *victim);
+  refusal.gave_way_to = newcomer;
+  Turn(*victim, newest[static_cast<size_t>(*victim)]->ticket, refusal, replies);
 }
 
-void Admission::Impl::RefuseAllWaiting(std::vector<Answer>& answers) {
-  for (size_t i = 0; i < queues.size(); ++i) {
-    while (!queues[i].empty()) {
-      absl::Status refusal =
-          Refuse(static_cast<QosClass>(i), kDraining,
-                 fmt::format("the server drains: waiting requests are refused, {} still run", running));
-      Take(queues[i], queues[i].begin(), std::move(refusal), answers);
-    }
+std::optional<Answer> Admission::Impl::Decide(const Request& request, const EngineLoad* load, MonoTime now,
+                                              Reason& would_refuse, std::vector<Reply>& others) {
+  const QosClass c = request.qos_class;
+  std::optional<Refusal> refusal = Object(request, load, now, would_refuse);
+  if (!refusal) {
+    if (would_refuse != Reason::kOk) metrics.WouldRefuse(c, would_refuse);
+    if (Free(static_cast<size_t>(c))) return Grant(c, now, now, request.max_tokens, would_refuse);
+    if ((refusal = ClassFull(request))) Expire(now, others);
+    if (refusal) refusal = ClassFull(request);
   }
+  if (!refusal && Full()) Expire(now, others);
+  if (!refusal && Full()) EvictFor(c, now, others);
+  if (!refusal && Full()) refusal = Refuse(Reason::kQueueFull, c);
+  if (!refusal) return std::nullopt;
+  metrics.Refused(c, refusal->reason);
+  return *refusal;
 }
 
-// A callback that settles its permit makes answers of its own, on the same thread. They join the list that this thread
-// is working through already: however many callbacks drop their permit at once, the stack stays flat.
-void Admission::Impl::Deliver(std::vector<Answer> answers) {
-  struct Frame {
-    const Impl* owner;
-    std::vector<Answer>* answers;
-    Frame* outer;
-  };
-  thread_local Frame* innermost = nullptr;
-  for (Frame* frame = innermost; frame != nullptr; frame = frame->outer) {
-    if (frame->owner != this) continue;
-    for (Answer& answer : answers) frame->answers->push_back(std::move(answer));
-    return;
-  }
-  Frame frame{this, &answers, innermost};
-  innermost = &frame;
-  for (size_t i = 0; i < answers.size(); ++i) {
-    Answer answer = std::move(answers[i]);  // the vector may grow meanwhile
-    answer.callback(std::move(answer.result));
-  }
-  innermost = frame.outer;
+uint64_t Admission::Impl::Enqueue(const Request& request, const EngineLoad* load, MonoTime now, Reason would_refuse,
+                                  Callback answer) {
+  const auto c = static_cast<size_t>(request.qos_class);
+  const int prompt = UncachedPrompt(request);
+  Waiting waiting{.since = now,
+                  .deadline = request.deadline,
+                  .size = SizeOf(options.order, WorkOf(load, prompt, request.max_tokens)),
+                  .prompt_tokens = prompt,
+                  .max_tokens = request.max_tokens,
+                  .bytes = request.prompt_bytes,
+                  .would_refuse = would_refuse,
+                  .callback = std::move(answer)};
+  next_expiry = std::min(next_expiry, ExpiryOf(c, waiting));
+  queues[c].Add(++last_ticket, std::move(waiting));
+  metrics.Waiting(request.qos_class, queues[c]);
+  return last_ticket;
 }
 
 Admission::Admission(const AdmissionOptions& options, const Clock& clock, MetricsRegistry& metrics)
     : impl_(std::make_unique<Impl>(this, options, clock, metrics)) {
-  SLUICE_CHECK(options.max_concurrent >= 1 && options.max_queue >= 0, "limits of admission are positive");
+  SLUICE_CHECK(options.max_concurrent >= 1 && options.max_queue >= 0 && options.min_concurrent >= 1 &&
+                   options.min_concurrent <= options.max_concurrent,
+               "limits of admission are positive");
 }
 
 Admission::~Admission() {
@@ -293,98 +307,140 @@ Admission::~Admission() {
   SLUICE_CHECK(running() == 0, "every permit is settled before its admission goes");
 }
 
-std::optional<absl::StatusOr<Permit>> Admission::Impl::Decide(const AdmissionRequest& request, MonoTime now,
-                                                              std::vector<Answer>& others) {
-  const QosClass c = request.qos_class;
-  if (draining) return Refuse(c, kDraining, fmt::format("the server drains: no new requests, {} still run", running));
-  if (now >= request.deadline) {
-    return Refuse(c, kDeadlineInQueue,
-                  fmt::format("deadline passed {} ms before admission", WholeMillis(now - request.deadline)));
+namespace {
+
+Request WithDeadline(Request request, Duration default_deadline, MonoTime now) {
+  if (request.deadline == kInfiniteFuture && default_deadline > Duration::zero()) {
+    request.deadline = SaturatingAdd(request.arrival == MonoTime{} ? now : request.arrival, default_deadline);
+    request.default_deadline = true;
   }
-  if (running < options.max_concurrent) return Grant(c, now, now);
-  if (Queued() >= options.max_queue) Expire(now, others);
-  if (Queued() >= options.max_queue) EvictFor(c, now, others);
-  if (Queued() >= options.max_queue) return Refuse(c, kQueueFull, fmt::format("queue full: {}", Load()));
-  return std::nullopt;
+  return request;
 }
 
-uint64_t Admission::Admit(AdmissionRequest request, Callback answer) {
-  std::optional<absl::StatusOr<Permit>> decision;
-  std::vector<Impl::Answer> others;
+}  // namespace
+
+uint64_t Admission::Admit(const Request& asked, const EngineLoad* load, Callback answer) {
+  std::optional<Answer> decision;
+  std::vector<Reply> others;
   uint64_t ticket = 0;
   {
     MutexLock lock(impl_->mu);
     const MonoTime now = impl_->clock.Now();
-    const Duration default_deadline = impl_->options.default_deadline;
-    if (request.deadline == kInfiniteFuture && default_deadline > Duration::zero()) {
-      request.deadline = SaturatingAdd(request.arrival == MonoTime{} ? now : request.arrival, default_deadline);
-    }
-    decision = impl_->Decide(request, now, others);
-    if (!decision) {
-      ticket = ++impl_->last_ticket;
-      const auto c = static_cast<size_t>(request.qos_class);
-      const auto [waiting, inserted] =
-          impl_->queues[c].emplace(ticket, Impl::Waiting{now, request.deadline, std::move(answer)});
-      impl_->next_expiry = std::min(impl_->next_expiry, impl_->ExpiryOf(waiting->second));
-      impl_->metrics[c].queued->Set(static_cast<double>(impl_->queues[c].size()));
-    }
+    const Request request = WithDeadline(asked, impl_->options.default_deadline, now);
+    Reason would_refuse = Reason::kOk;
+    decision = impl_->Decide(request, load, now, would_refuse, others);
+    if (!decision) ticket = impl_->Enqueue(request, load, now, would_refuse, std::move(answer));
   }
   if (decision) answer(*std::move(decision));  // NOLINT(bugprone-use-after-move): decided, so it was not queued
-  if (!others.empty()) impl_->Deliver(std::move(others));
+  Deliver(impl_.get(), std::move(others));
   return ticket;
 }
 
+absl::Status Admission::Preview(const Request& asked, const EngineLoad* load) const {
+  MutexLock lock(impl_->mu);
+  const MonoTime now = impl_->clock.Now();
+  const Request request = WithDeadline(asked, impl_->options.default_deadline, now);
+  const QosClass c = request.qos_class;
+  Reason would_refuse = Reason::kOk;
+  std::optional<Refusal> refusal = impl_->Object(request, load, now, would_refuse);
+  if (!refusal && !impl_->Free(static_cast<size_t>(c))) {
+    refusal = impl_->ClassFull(request);
+    const bool evicts = VictimClass(impl_->Newest(), c, now, impl_->options.starvation_after).has_value();
+    if (!refusal && impl_->Full() && !evicts) refusal = impl_->Refuse(Reason::kQueueFull, c);
+  }
+  return refusal ? refusal->ToStatus() : absl::OkStatus();
+}
+
 void Admission::Cancel(uint64_t ticket) {
-  std::vector<Impl::Answer> answers;
+  std::vector<Reply> replies;
   {
     MutexLock lock(impl_->mu);
     for (size_t i = 0; i < impl_->queues.size(); ++i) {
-      const auto it = impl_->queues[i].find(ticket);
-      if (it == impl_->queues[i].end()) continue;
-      const int64_t waited_ms = WholeMillis(impl_->clock.Now() - it->second.since);
-      absl::Status refusal = impl_->Refuse(static_cast<QosClass>(i), kClientCancelled,
-                                           fmt::format("the client left after {} ms in the queue", waited_ms));
-      impl_->Take(impl_->queues[i], it, std::move(refusal), answers);
+      const Waiting* waiting = impl_->queues[i].Find(ticket);
+      if (waiting == nullptr) continue;
+      const auto c = static_cast<QosClass>(i);
+      Refusal refusal = impl_->Refuse(Reason::kClientCancelled, c);
+      refusal.waited = impl_->clock.Now() - waiting->since;
+      impl_->Turn(c, ticket, refusal, replies);
       break;
     }
   }
-  impl_->Deliver(std::move(answers));
+  Deliver(impl_.get(), std::move(replies));
 }
 
 void Admission::Tick() {
-  std::vector<Impl::Answer> answers;
+  std::vector<Reply> replies;
   {
     MutexLock lock(impl_->mu);
-    impl_->Expire(impl_->clock.Now(), answers);
+    impl_->Expire(impl_->clock.Now(), replies);
   }
-  impl_->Deliver(std::move(answers));
+  Deliver(impl_.get(), std::move(replies));
 }
 
 void Admission::StartDrain(Duration retry_after) {
-  std::vector<Impl::Answer> answers;
+  std::vector<Reply> replies;
   {
     MutexLock lock(impl_->mu);
     impl_->draining = true;
     impl_->drain_retry_after = retry_after;
-    impl_->RefuseAllWaiting(answers);
+    for (size_t i = 0; i < impl_->queues.size(); ++i) {
+      const auto c = static_cast<QosClass>(i);
+      while (!impl_->queues[i].empty()) {
+        impl_->Turn(c, impl_->queues[i].Oldest()->ticket, impl_->Refuse(Reason::kDraining, c), replies);
+      }
+    }
   }
-  impl_->Deliver(std::move(answers));
+  Deliver(impl_.get(), std::move(replies));
 }
 
-void Admission::Release(const Permit& permit, Outcome outcome) {
-  std::vector<Impl::Answer> answers;
+void Admission::SetConcurrency(int limit) {
+  std::vector<Reply> replies;
+  {
+    MutexLock lock(impl_->mu);
+    impl_->limit = std::clamp(limit, impl_->options.min_concurrent, impl_->options.max_concurrent);
+    impl_->metrics.SetLimit(impl_->limit);
+    impl_->GrantWaiting(impl_->clock.Now(), replies);
+  }
+  Deliver(impl_.get(), std::move(replies));
+}
+
+void Admission::SetClassCaps(const std::array<int, kQosClassCount>& caps) {
+  std::vector<Reply> replies;
+  {
+    MutexLock lock(impl_->mu);
+    impl_->caps = caps;
+    impl_->GrantWaiting(impl_->clock.Now(), replies);
+  }
+  Deliver(impl_.get(), std::move(replies));
+}
+
+void Admission::Release(const Permit& permit, Outcome outcome, int output_tokens) {
+  std::vector<Reply> replies;
   {
     MutexLock lock(impl_->mu);
     const MonoTime now = impl_->clock.Now();
-    const Duration held = now - permit.granted_;
-    const Duration before = impl_->hold.value_or(held);
-    impl_->hold = before + FromMillis(kHoldSmoothing * ToMillis(held - before));
+    Average(impl_->hold, ToMillis(now - permit.granted_), kHoldSmoothing);
+    if (outcome == Outcome::kSuccess && output_tokens >= 0 && permit.max_tokens_ > 0) {
+      const double share = std::min(1.0, static_cast<double>(output_tokens) / permit.max_tokens_);
+      Average(impl_->output_share, share, kShareSmoothing);
+    }
     --impl_->running;
-    impl_->GrantWaiting(now, answers);
-    impl_->running_gauge->Set(impl_->running);
-    impl_->metrics[static_cast<size_t>(permit.class_)].settlements[static_cast<size_t>(outcome)]->Add();
+    --impl_->running_by_class[static_cast<size_t>(permit.class_)];
+    impl_->GrantWaiting(now, replies);
+    impl_->metrics.Settled(permit.class_, outcome, impl_->running);
   }
-  impl_->Deliver(std::move(answers));
+  Deliver(impl_.get(), std::move(replies));
+}
+
+Admission::Load Admission::load() const {
+  MutexLock lock(impl_->mu);
+  Load load{.running = impl_->running,
+            .concurrency_limit = impl_->limit,
+            .max_concurrent = impl_->options.max_concurrent,
+            .running_by_class = impl_->running_by_class,
+            .output_share = impl_->output_share};
+  for (size_t c = 0; c < impl_->queues.size(); ++c) load.queued[c] = static_cast<int>(impl_->queues[c].size());
+  return load;
 }
 
 int Admission::running() const {

@@ -17,9 +17,11 @@ struct Request {
   uint64_t key_hash = 0;
   QosClass qos_class = QosClass::kStandard;  // already clamped to the tenant's highest
   int prompt_tokens = 0, max_tokens = 0;     // max_tokens: of the answer
+  int cached_prompt_tokens = 0;              // of the prompt, computed already; 0: not known
   size_t prompt_bytes = 0;
   MonoTime arrival{};                          // deadlines count from here; unset: from the call
   MonoTime deadline = kInfiniteFuture;         // of the whole answer
+  bool default_deadline = false;               // it is the server's default, not one that the client chose
   Duration ttft_objective = Duration::zero();  // the client wants its first token within this; zero: says nothing
 };
 

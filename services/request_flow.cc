@@ -150,7 +150,7 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
                                 .max_tokens = prompt_.max_tokens,
                                 .arrival = request_.arrival,
                                 .deadline = request_.deadline},
-                               [self = shared_from_this(), next](absl::StatusOr<qos::Permit> permit) {
+                               nullptr, [self = shared_from_this(), next](absl::StatusOr<qos::Permit> permit) {
                                  if (!permit.ok()) {
                                    self->info_.qos = qos::ExplainRejected(permit.status());
                                    return self->Refuse(permit.status());

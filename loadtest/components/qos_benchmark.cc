@@ -17,7 +17,7 @@ namespace sluice::components {
 namespace {
 
 using qos::Admission;
-using qos::AdmissionRequest;
+using qos::Answer;
 using qos::Outcome;
 using qos::Permit;
 
@@ -27,7 +27,7 @@ const SystemClock kClock;
 struct Request {
   std::string request_id = "0b7e1c52-9f3d-4a68-8c15-d2e94f7a6b30", tenant = "tenant-a", model = "default";
 
-  AdmissionRequest Ask() const {
+  qos::Request Ask() const {
     return {.request_id = request_id, .tenant = tenant, .model = model, .arrival = kClock.Now()};
   }
 };
@@ -39,7 +39,7 @@ void AdmitSettle(benchmark::State& state) {
   const Request request;
   std::optional<Permit> permit;
   Measure(state, [&] {
-    admission.Admit(request.Ask(), [&permit](absl::StatusOr<Permit> answer) { permit.emplace(*std::move(answer)); });
+    admission.Admit(request.Ask(), nullptr, [&permit](Answer answer) { permit.emplace(*std::move(answer)); });
     permit->Settle(Outcome::kSuccess);
   });
 }
@@ -54,7 +54,7 @@ struct Busy {
 
   // The newest permit stands in for the running ones; the others are settled when dropped.
   void Admit() {
-    admission.Admit(request.Ask(), [this](absl::StatusOr<Permit> answer) {
+    admission.Admit(request.Ask(), nullptr, [this](Answer answer) {
       if (answer.ok()) permits.push_back(*std::move(answer));
     });
   }

@@ -55,19 +55,18 @@ TEST(AdmissionStressTest, EveryRequestIsAnsweredOnceAndNoPermitLeaks) {
       for (int i = 0; i < kRequests; ++i) {
         const size_t id = static_cast<size_t>(t * kRequests + i);
         const uint32_t fate = random();
-        const uint64_t ticket =
-            admission.Admit({.qos_class = static_cast<QosClass>(random() % kQosClassCount)},
-                            [&, id, fate](absl::StatusOr<Permit> answer) {
-                              ++answers[id];
-                              if (!answer.ok()) return;
-                              const int now = ++granted;
-                              for (int seen = most; seen < now && !most.compare_exchange_weak(seen, now);) {
-                              }
-                              --granted;
-                              if (fate % 3 == 0) return;                                    // thrown away
-                              if (fate % 3 == 1) return answer->Settle(Outcome::kSuccess);  // settled inside
-                              held.Put(*std::move(answer));
-                            });
+        const uint64_t ticket = admission.Admit(
+            {.qos_class = static_cast<QosClass>(random() % kQosClassCount)}, nullptr, [&, id, fate](Answer answer) {
+              ++answers[id];
+              if (!answer.ok()) return;
+              const int now = ++granted;
+              for (int seen = most; seen < now && !most.compare_exchange_weak(seen, now);) {
+              }
+              --granted;
+              if (fate % 3 == 0) return;                                    // thrown away
+              if (fate % 3 == 1) return answer->Settle(Outcome::kSuccess);  // settled inside
+              held.Put(*std::move(answer));
+            });
         if (random() % 4 == 0) admission.Cancel(ticket);
         if (random() % 8 == 0) clock.Advance(std::chrono::milliseconds(1));
         if (random() % 8 == 0) admission.Tick();
@@ -91,9 +90,9 @@ TEST(AdmissionStressTest, CancelRacesWithGrant) {
   int cancelled = 0;
   for (int round = 0; round < 300; ++round) {
     std::optional<Permit> running;
-    admission.Admit({}, [&](absl::StatusOr<Permit> answer) { running = *std::move(answer); });
+    admission.Admit({}, nullptr, [&](Answer answer) { running = *std::move(answer); });
     std::atomic<int> answers{0}, refused{0};
-    const uint64_t ticket = admission.Admit({}, [&](absl::StatusOr<Permit> answer) {
+    const uint64_t ticket = admission.Admit({}, nullptr, [&](Answer answer) {
       ++answers;
       refused += !answer.ok();
     });
@@ -128,7 +127,7 @@ TEST(AdmissionStressTest, DrainRacesWithAdmission) {
     for (int t = 0; t < 4; ++t) {
       threads.emplace_back([&] {
         for (int i = 0; i < 50; ++i) {
-          admission.Admit({}, [&](absl::StatusOr<Permit> answer) {
+          admission.Admit({}, nullptr, [&](Answer answer) {
             ++answers;
             if (answer.ok()) held.Put(*std::move(answer));
           });

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "fmt/format.h"
-#include "tests/support/manual_clock.h"
+#include "tests/qos/admission_fixture.h"
 #include "tests/support/status_matchers.h"
 
 namespace sluice::qos {
@@ -17,72 +17,7 @@ using test::StatusIs;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
-
-class AdmissionTest : public testing::Test {
- protected:
-  void TearDown() override {  // permits go before their admission, and hand nothing on
-    if (admission_) admission_->StartDrain({});
-    permits_.clear();
-  }
-
-  Admission& Start(AdmissionOptions options) {
-    metrics_ = std::make_unique<MetricsRegistry>();
-    admission_ = std::make_unique<Admission>(options, clock_, *metrics_);
-    return *admission_;
-  }
-  // One permit, taken; `max_queue` may wait.
-  Admission& StartBusy(int max_queue = 10, Duration starvation_after = seconds(5)) {
-    Admission& admission = Start({.max_concurrent = 1, .max_queue = max_queue, .starvation_after = starvation_after});
-    Admit("running", QosClass::kStandard);
-    return admission;
-  }
-  // Keeps the permit, or the status, under `name`; `answered_` has the order.
-  uint64_t Admit(const std::string& name, QosClass c, MonoTime deadline = kInfiniteFuture) {
-    return admission_->Admit({.request_id = name, .qos_class = c, .arrival = clock_.Now(), .deadline = deadline},
-                             [this, name](absl::StatusOr<Permit> answer) {
-                               answered_.push_back(name);
-                               if (answer.ok()) {
-                                 permits_.emplace(name, *std::move(answer));
-                               } else {
-                                 refusals_[name] = answer.status();
-                               }
-                             });
-  }
-  void Settle(const std::string& name) {
-    const auto it = permits_.find(name);
-    ASSERT_NE(it, permits_.end()) << name << " has no permit";
-    auto node = permits_.extract(it);
-    node.mapped().Settle(Outcome::kSuccess);
-  }
-  // Lets one after the other run; the order in which they got permits.
-  std::vector<std::string> RunAll() {
-    std::vector<std::string> order;
-    while (!permits_.empty()) {
-      order.push_back(permits_.begin()->first);
-      Settle(order.back());
-    }
-    return order;
-  }
-  double Value(std::string_view name, const std::vector<std::string>& labels) {
-    for (const MetricFamily& family : metrics_->Collect()) {
-      if (family.name != name) continue;
-      for (const MetricSample& sample : family.samples) {
-        if (sample.label_values != labels) continue;
-        return family.type == MetricType::kHistogram ? static_cast<double>(sample.histogram.cumulative.back())
-                                                     : sample.value;
-      }
-    }
-    ADD_FAILURE() << "no series " << name;
-    return -1;
-  }
-
-  test::ManualClock clock_;
-  std::unique_ptr<MetricsRegistry> metrics_;
-  std::unique_ptr<Admission> admission_;
-  std::map<std::string, Permit> permits_;
-  std::map<std::string, absl::Status> refusals_;
-  std::vector<std::string> answered_;
-};
+using AdmissionTest = AdmissionFixture;
 
 TEST_F(AdmissionTest, AdmitsAtOnceUpToTheLimit) {
   Admission& admission = Start({.max_concurrent = 2, .max_queue = 10});
@@ -268,8 +203,8 @@ TEST_F(AdmissionTest, DefaultDeadlineCountsFromArrival) {
   Start({.max_concurrent = 1, .max_queue = 5, .queue_timeout = seconds(60), .default_deadline = seconds(10)});
   Admit("running", QosClass::kStandard);
   const auto admit = [&](const std::string& name, MonoTime arrival) {
-    admission_->Admit({.request_id = name, .arrival = arrival},
-                      [this, name](absl::StatusOr<Permit> answer) { refusals_[name] = answer.status(); });
+    admission_->Admit({.request_id = name, .arrival = arrival}, nullptr,
+                      [this, name](Answer answer) { refusals_[name] = answer.status(); });
   };
   admit("earlier", clock_.Now() - seconds(4));
   admit("unset", MonoTime{});
@@ -318,10 +253,10 @@ TEST_F(AdmissionTest, Drain) {
 TEST_F(AdmissionTest, DestructionAnswersWhatWaits) {
   Start({.max_concurrent = 1, .max_queue = 5});
   std::optional<Permit> held;
-  admission_->Admit({}, [&](absl::StatusOr<Permit> answer) { held = *std::move(answer); });
+  admission_->Admit({}, nullptr, [&](Answer answer) { held = *std::move(answer); });
   Admit("waits", QosClass::kStandard, kInfiniteFuture);
   // The answer arrives while the admission goes; it gives back the last permit.
-  admission_->Admit({}, [&](absl::StatusOr<Permit>) { held.reset(); });
+  admission_->Admit({}, nullptr, [&](Answer) { held.reset(); });
   admission_.reset();
   EXPECT_EQ(ReasonOf(refusals_["waits"]), "DRAINING");
 }
@@ -353,7 +288,7 @@ TEST_F(AdmissionTest, ThrownAwayPermitsPassOnWithoutRecursion) {
   StartBusy(kWaiting);
   int answered = 0, inside = 0, deepest = 0;
   for (int i = 0; i < kWaiting; ++i) {
-    admission_->Admit({}, [&](absl::StatusOr<Permit> answer) {
+    admission_->Admit({}, nullptr, [&](Answer answer) {
       deepest = std::max(deepest, ++inside);
       EXPECT_TRUE(answer.ok());
       answer->Settle(Outcome::kSuccess);
@@ -371,7 +306,7 @@ TEST_F(AdmissionTest, ThrownAwayPermitsPassOnWithoutRecursion) {
 TEST_F(AdmissionTest, CallbacksMayUseTheAdmission) {
   Admission& admission = StartBusy(2);
   uint64_t other = 0;
-  admission.Admit({}, [&](absl::StatusOr<Permit> answer) {
+  admission.Admit({}, nullptr, [&](Answer answer) {
     answer->Settle(Outcome::kSuccess);
     admission.Cancel(other);
     admission.Tick();
