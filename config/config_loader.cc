@@ -14,6 +14,7 @@ namespace {
 constexpr int64_t kSecondMs = 1000, kHourMs = 3600 * kSecondMs, kDayMs = 24 * kHourMs;
 constexpr size_t kPathBytes = 4096;
 constexpr size_t kMaxModels = 64;
+constexpr int64_t kMostConcurrent = 100'000;
 constexpr std::string_view kDefaultModelName = "default";
 
 void ReadServer(Section server, ServerOptions* out) {
@@ -74,12 +75,11 @@ int Stronger(const Limit& a, const Limit& b) {
 }
 
 void ReadConcurrency(Section& streaming, Variables& variables, Faults& faults, int* max_concurrent) {
-  constexpr int64_t kMost = 100'000;
-  const Source source = streaming.Integer("maxConcurrentStreams", 1, kMost, max_concurrent);
+  const Source source = streaming.Integer("maxConcurrentStreams", 1, kMostConcurrent, max_concurrent);
   int from_seed_variable = 0;
-  const bool set = variables.Read("MAX_CONCURRENT", fmt::format("a whole number from 1 to {}", kMost),
+  const bool set = variables.Read("MAX_CONCURRENT", fmt::format("a whole number from 1 to {}", kMostConcurrent),
                                   [&](std::string_view text, Source) {
-                                    const Parsed<int64_t> parsed = ParseInteger(text, 1, kMost);
+                                    const Parsed<int64_t> parsed = ParseInteger(text, 1, kMostConcurrent);
                                     from_seed_variable = static_cast<int>(parsed.value.value_or(0));
                                     return parsed.what;
                                   });
@@ -143,10 +143,32 @@ void ReadEngine(Section engine, engine::SchedulerOptions* out, engine::ModelSpec
   engine.Millis("slow_reader_timeout_ms", 1, kHourMs, &out->slow_reader_timeout);
 }
 
-void ReadAdmission(Section admission, qos::AdmissionOptions* out) {
+// The ceiling is streaming.maxConcurrentStreams; floor and start are below it unless somebody says otherwise.
+void ReadAdaptive(Section adaptive, int ceiling, qos::ConcurrencyLimitOptions* out) {
+  out->ceiling = ceiling;
+  adaptive.Bool("enabled", &out->enabled);
+  const std::string at_most = fmt::format("at most streaming.maxConcurrentStreams, {}", ceiling);
+  const auto below_ceiling = [&](std::string_view key, int* value) {
+    const Source source = adaptive.Integer(key, 1, kMostConcurrent, value);
+    if (*value <= ceiling) return;
+    if (source != Source::kDefault) adaptive.Fault(key, fmt::format("{} is above the ceiling", *value), at_most);
+    *value = ceiling;
+  };
+  below_ceiling("floor", &out->floor);
+  below_ceiling("initial", &out->initial);
+  adaptive.Integer("probe", 1, 1000, &out->probe);
+  adaptive.Number("tolerance", 1, 10, &out->tolerance);
+  adaptive.Number("smoothing", 0.01, 1, &out->smoothing);
+  adaptive.Integer("long_window", 1, 100'000, &out->long_window);
+  adaptive.Millis("queue_wait_target_ms", 1, kHourMs, &out->queue_wait_target);
+}
+
+// After ReadStreamingAndBatching, which reads max_concurrent.
+void ReadAdmission(Section admission, qos::AdmissionOptions* out, qos::ConcurrencyLimitOptions* limit) {
   admission.Integer("max_queue", 0, 1'000'000, &out->max_queue);
   admission.Millis("queue_timeout_ms", 1, kHourMs, &out->queue_timeout);
   admission.Millis("starvation_after_ms", 1, kHourMs, &out->starvation_after);
+  ReadAdaptive(admission.Map("adaptive"), out->max_concurrent, limit);
 }
 
 // Names and meaning of resilience4j, rates in percent as there.
@@ -307,7 +329,7 @@ absl::StatusOr<RuntimeConfig> LoadRuntimeConfig(const std::string& path, const E
     ReadFlagOptions(root.Map("flags"), &config.flags);
     root.Text("state_folder", kPathBytes, &config.state_folder);
     root.Text("probe_cache_dir", kPathBytes, &config.probe_cache_dir);
-    ReadAdmission(root.Map("admission"), &config.admission);
+    ReadAdmission(root.Map("admission"), &config.admission, &config.concurrency_limit);
     ReadBreaker(root.Map("circuit_breaker"), &config.breaker);
     ReadRetryBudget(root.Map("retry_budget"), &config.retry_budget);
     ReadOverload(root.Map("overload"), &config.overload);

@@ -16,6 +16,7 @@
 #include "flags/layers.h"
 #include "qos/admission.h"
 #include "qos/circuit_breaker.h"
+#include "qos/concurrency_limit.h"
 #include "qos/overload.h"
 #include "qos/retry_budget.h"
 
@@ -80,6 +81,7 @@ struct RuntimeConfig {
   int default_max_tokens = 256;  // when a request says none
   int max_tokens_limit = 2048;   // streaming.maxTokens: larger requests are refused
   qos::AdmissionOptions admission;
+  qos::ConcurrencyLimitOptions concurrency_limit;  // its ceiling is admission.max_concurrent
   qos::BreakerOptions breaker;
   qos::RetryBudgetOptions retry_budget;
   OverloadConfig overload;

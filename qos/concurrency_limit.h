@@ -24,6 +24,8 @@ struct ConcurrencyLimitOptions {
   int long_window = 600;   // samples of the long-term average
   Duration queue_wait_target =
       std::chrono::milliseconds(20);  // mean wait inside the engine beyond it: congestion (DAGOR)
+
+  bool operator==(const ConcurrencyLimitOptions&) const = default;
 };
 
 // One look at the engine.

@@ -97,7 +97,8 @@ server:
   tls: {certificate_file: c.pem, key_file: k.pem, reload_interval_ms: 5000}
 log: {format: json, level: warning}
 engine: {slots: 4, slot_context: 8192, threads: 2, step_target_ms: 20, step_stretch: 1.5, max_queue: 9}
-admission: {max_queue: 3, queue_timeout_ms: 10, starvation_after_ms: 20}
+admission:
+  {max_queue: 3, queue_timeout_ms: 10, starvation_after_ms: 20, adaptive: {enabled: false, floor: 2, tolerance: 2.5}}
 model_roots: [/models, /more]
 probe_cache_dir: /cache
 )");
@@ -118,8 +119,26 @@ probe_cache_dir: /cache
   EXPECT_EQ(config->admission.max_queue, 3);
   EXPECT_EQ(config->admission.queue_timeout, milliseconds(10));
   EXPECT_EQ(config->admission.starvation_after, milliseconds(20));
+  EXPECT_FALSE(config->concurrency_limit.enabled);
+  EXPECT_EQ(config->concurrency_limit.floor, 2);
+  EXPECT_EQ(config->concurrency_limit.tolerance, 2.5);
   EXPECT_THAT(config->models.model_roots, ElementsAre("/models", "/more"));
   EXPECT_EQ(config->probe_cache_dir, "/cache");
+}
+
+TEST(LoadRuntimeConfig, TheConcurrencyLimitKeepsBelowItsCeiling) {
+  const auto small = Load("streaming: {maxConcurrentStreams: 3}");
+  ASSERT_THAT(small, IsOk()) << "the defaults follow";
+  EXPECT_EQ(small->concurrency_limit.ceiling, 3);
+  EXPECT_EQ(small->concurrency_limit.floor, 3);
+  EXPECT_EQ(small->concurrency_limit.initial, 3);
+  EXPECT_EQ(Load("{}", {{"MAX_CONCURRENT", "70"}})->concurrency_limit.ceiling, 70);
+  EXPECT_EQ(Load("{}", {{"SLUICE_ADMISSION_ADAPTIVE_QUEUE_WAIT_TARGET_MS", "7"}})->concurrency_limit.queue_wait_target,
+            milliseconds(7));
+  EXPECT_THAT(FaultsOf("streaming: {maxConcurrentStreams: 3}\nadmission: {adaptive: {floor: 4, smoothing: 0}}"),
+              ElementsAre("f.yaml:2: admission.adaptive.floor: 4 is above the ceiling; allowed: at most "
+                          "streaming.maxConcurrentStreams, 3",
+                          testing::StartsWith("f.yaml:2: admission.adaptive.smoothing: \"0\" is out of range")));
 }
 
 TEST(LoadRuntimeConfig, BreakerRatesArePercentAsInResilience4j) {
