@@ -115,6 +115,7 @@ class Sender {
   }
 
   Webhooks::Outcome Post(const Alert& alert, const std::string& instance) ABSL_LOCKS_EXCLUDED(mu_);
+  const WebhookOptions& options() const { return options_; }
 
  private:
   void Run();
@@ -285,20 +286,52 @@ Result Sender::Attempt(const Delivery& delivery, Duration* retry_after, std::str
 }  // namespace
 
 struct Webhooks::Impl {
-  std::string instance;
+  using Senders = std::map<std::string, std::unique_ptr<Sender>, std::less<>>;
+
+  const std::string instance;
+  const Clock& clock;
+  Family<Counter>&alerts, &attempts;
+  Family<Gauge>& queued;
   Mutex random_mu;
   std::function<double()> random ABSL_GUARDED_BY(random_mu);
-  std::map<std::string, std::unique_ptr<Sender>, std::less<>> senders;  // never changes after Start
+  Mutex mu;  // taken before a sender's own
+  Senders senders ABSL_GUARDED_BY(mu);
 
   double Random() {
     MutexLock lock(random_mu);
     return random();
   }
+  std::unique_ptr<Sender> Make(const WebhookOptions& options) {
+    const std::string& name = options.name;
+    return std::make_unique<Sender>(
+        options, clock, [this] { return Random(); },
+        Series{.sent = alerts.With({name, "sent"}),
+               .failed = alerts.With({name, "failed"}),
+               .duplicate = alerts.With({name, "duplicate"}),
+               .queue_full = alerts.With({name, "queue_full"}),
+               .ok = attempts.With({name, "ok"}),
+               .retry = attempts.With({name, "retry"}),
+               .refused = attempts.With({name, "refused"}),
+               .queued = queued.With({name})});
+  }
 };
 
-absl::StatusOr<std::unique_ptr<Webhooks>> Webhooks::Start(std::vector<WebhookOptions> webhooks, std::string instance,
-                                                          const Clock& clock, std::function<double()> random,
-                                                          MetricsRegistry& metrics) {
+Webhooks::Webhooks(std::string instance, const Clock& clock, std::function<double()> random, MetricsRegistry& metrics)
+    : impl_(new Impl{
+          .instance = std::move(instance),
+          .clock = clock,
+          .alerts = metrics.AddCounter("sluice_webhook_alerts_total", "Alerts", {"webhook", "outcome"}, 1000),
+          .attempts =
+              metrics.AddCounter("sluice_webhook_attempts_total", "Requests to receivers", {"webhook", "result"}, 1000),
+          .queued = metrics.AddGauge("sluice_webhook_queued", "Alerts that wait", {"webhook"}),
+          .random = std::move(random),
+      }) {
+  InitCurl();
+}
+
+Webhooks::~Webhooks() = default;
+
+absl::Status Webhooks::Set(std::vector<WebhookOptions> webhooks) {
   std::map<std::string, int> names;
   for (const WebhookOptions& options : webhooks) {
     if (absl::Status status = Check(options); !status.ok()) return status;
@@ -306,37 +339,19 @@ absl::StatusOr<std::unique_ptr<Webhooks>> Webhooks::Start(std::vector<WebhookOpt
       return absl::InvalidArgumentError(fmt::format("two webhooks are called '{}'", options.name));
     }
   }
-  InitCurl();
-  auto& alerts = metrics.AddCounter("sluice_webhook_alerts_total", "Alerts", {"webhook", "outcome"});
-  auto& attempts = metrics.AddCounter("sluice_webhook_attempts_total", "Requests to receivers", {"webhook", "result"});
-  auto& queued = metrics.AddGauge("sluice_webhook_queued", "Alerts that wait", {"webhook"});
-  auto impl = std::make_unique<Impl>();
-  impl->instance = std::move(instance);
-  {
-    MutexLock lock(impl->random_mu);
-    impl->random = std::move(random);
+  Impl::Senders gone;  // ended outside the lock: that takes its time
+  MutexLock lock(impl_->mu);
+  gone.swap(impl_->senders);
+  for (const WebhookOptions& options : webhooks) {
+    const auto before = gone.find(options.name);
+    const bool same = before != gone.end() && before->second->options() == options;
+    impl_->senders[options.name] = same ? std::move(before->second) : impl_->Make(options);
   }
-  for (WebhookOptions& options : webhooks) {
-    const std::string name = options.name;
-    const Series series{.sent = alerts.With({name, "sent"}),
-                        .failed = alerts.With({name, "failed"}),
-                        .duplicate = alerts.With({name, "duplicate"}),
-                        .queue_full = alerts.With({name, "queue_full"}),
-                        .ok = attempts.With({name, "ok"}),
-                        .retry = attempts.With({name, "retry"}),
-                        .refused = attempts.With({name, "refused"}),
-                        .queued = queued.With({name})};
-    impl->senders[name] = std::make_unique<Sender>(
-        std::move(options), clock, [self = impl.get()] { return self->Random(); }, series);
-  }
-  return std::unique_ptr<Webhooks>(new Webhooks(std::move(impl)));
+  return absl::OkStatus();
 }
 
-Webhooks::Webhooks(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-
-Webhooks::~Webhooks() = default;
-
 Webhooks::Outcome Webhooks::Post(std::string_view webhook, const Alert& alert) {
+  MutexLock lock(impl_->mu);
   const auto found = impl_->senders.find(webhook);
   return found == impl_->senders.end() ? Outcome::kUnknown : found->second->Post(alert, impl_->instance);
 }

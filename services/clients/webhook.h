@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "absl/status/statusor.h"
+#include "absl/status/status.h"
 #include "base/clock.h"
 #include "base/metrics.h"
 
@@ -25,6 +25,8 @@ struct WebhookOptions {
   Duration max_backoff = std::chrono::minutes(1);
   Duration dedup_window = std::chrono::minutes(5);  // the same alert is not sent again within it; zero: it is
   int max_queue = 256;                              // alerts that wait
+
+  bool operator==(const WebhookOptions&) const = default;
 };
 
 // What happened. Two alerts are the same when policy, metric and state are.
@@ -52,12 +54,15 @@ class Webhooks {
 
   // Metrics: sluice_webhook_alerts_total{webhook,outcome}: "sent", "failed" (given up), "duplicate", "queue_full";
   // sluice_webhook_attempts_total{webhook,result}: "ok", "retry", "refused"; sluice_webhook_queued{webhook}.
-  // INVALID_ARGUMENT: a name twice or empty, or a URL that is neither http nor https. `clock` outlives it; `random`
-  // gives numbers in [0, 1), one call at a time. `instance` tells receivers which server speaks.
-  static absl::StatusOr<std::unique_ptr<Webhooks>> Start(std::vector<WebhookOptions> webhooks, std::string instance,
-                                                         const Clock& clock, std::function<double()> random,
-                                                         MetricsRegistry& metrics);
-  ~Webhooks();  // drops what waits, and says so in the log; blocks for at most some 1 s for an attempt that runs
+  // `instance` tells receivers which server speaks. `clock` outlives it; `random` gives numbers in [0, 1), one call at
+  // a time.
+  Webhooks(std::string instance, const Clock& clock, std::function<double()> random, MetricsRegistry& metrics);
+  ~Webhooks();  // as Set({})
+
+  // From now on there are these. One that stays as it is keeps what waits and what it sent; of others what waits is
+  // dropped, and the log says so. Blocks for at most some 1 s while an attempt ends. INVALID_ARGUMENT, and nothing
+  // changes: a name twice or empty, or a URL that is neither http nor https.
+  absl::Status Set(std::vector<WebhookOptions> webhooks);
 
   // Never blocks on the network. The body: {"id", "time" (RFC 3339), "instance", "policy", "metric", "state",
   // "severity", "value", "threshold", "step", "dry_run", "message"}; all attempts carry the same one, and its id in the
@@ -66,7 +71,6 @@ class Webhooks {
 
  private:
   struct Impl;
-  explicit Webhooks(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
 

@@ -42,6 +42,10 @@ class WebhookTest : public testing::Test {
   WebhookOptions To(const std::string& url) {
     return {.name = "ops", .url = url, .initial_backoff = milliseconds(1), .max_backoff = milliseconds(4)};
   }
+  void Open(const Clock& clock) {
+    webhooks_ = std::make_unique<Webhooks>(
+        "server-1", clock, [] { return 0.5; }, metrics_);
+  }
   void Start(WebhookOptions options) {
     auto started = Webhooks::Start(
         {std::move(options)}, "server-1", clock_, [] { return 0.5; }, metrics_);
@@ -221,14 +225,14 @@ TEST_F(WebhookTest, TheSameAlertOnceAWindow) {
   ASSERT_THAT(webhooks, test::IsOk());
   Alert recovered = Violated();
   recovered.state = "recovered";
-  EXPECT_EQ((*webhooks)->Post("ops", Violated()), Outcome::kQueued);
-  EXPECT_EQ((*webhooks)->Post("ops", Violated()), Outcome::kDuplicate);
-  EXPECT_EQ((*webhooks)->Post("ops", recovered), Outcome::kQueued);
-  EXPECT_EQ((*webhooks)->Post("ops", Violated("other")), Outcome::kQueued);
+  EXPECT_EQ(webhooks_->Post("ops", Violated()), Outcome::kQueued);
+  EXPECT_EQ(webhooks_->Post("ops", Violated()), Outcome::kDuplicate);
+  EXPECT_EQ(webhooks_->Post("ops", recovered), Outcome::kQueued);
+  EXPECT_EQ(webhooks_->Post("ops", Violated("other")), Outcome::kQueued);
   clock.Advance(minutes(5) - Duration(1));
-  EXPECT_EQ((*webhooks)->Post("ops", Violated()), Outcome::kDuplicate);
+  EXPECT_EQ(webhooks_->Post("ops", Violated()), Outcome::kDuplicate);
   clock.Advance(Duration(1));
-  EXPECT_EQ((*webhooks)->Post("ops", Violated()), Outcome::kQueued);
+  EXPECT_EQ(webhooks_->Post("ops", Violated()), Outcome::kQueued);
   WaitForAlerts("sent", 4);
   EXPECT_EQ(Alerts("duplicate"), 2);
 }
@@ -249,7 +253,7 @@ TEST_F(WebhookTest, TlsIsVerified) {
   auto webhooks = Webhooks::Start(
       {trusting, wrong_name, unknown_authority}, "s", clock_, [] { return 0.0; }, metrics_);
   ASSERT_THAT(webhooks, test::IsOk());
-  for (const char* name : {"ops", "wrong", "unknown"}) (void)(*webhooks)->Post(name, Violated());
+  for (const char* name : {"ops", "wrong", "unknown"}) (void)webhooks_->Post(name, Violated());
   WaitForAlerts("sent", 1);
   WaitForAlerts("failed", 1, "wrong");
   WaitForAlerts("failed", 1, "unknown");
@@ -311,16 +315,32 @@ TEST(WebhookBackoffTest, DoublesWithJitterAndHeedsTheReceiver) {
 }
 
 TEST_F(WebhookTest, BadOptionsAreRefused) {
-  const auto start = [&](std::vector<WebhookOptions> options) {
-    return Webhooks::Start(
-               std::move(options), "s", clock_, [] { return 0.0; }, metrics_)
-        .status();
-  };
-  EXPECT_THAT(start({To("ftp://x")}), test::StatusIs(absl::StatusCode::kInvalidArgument));
-  EXPECT_THAT(start({To("file:///etc/passwd")}), test::StatusIs(absl::StatusCode::kInvalidArgument));
-  EXPECT_THAT(start({To("https://a"), To("https://b")}),
+  Start(To("https://127.0.0.1:1/"));
+  EXPECT_THAT(webhooks_->Set({To("ftp://x")}), test::StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(webhooks_->Set({To("file:///etc/passwd")}), test::StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(webhooks_->Set({To("https://a"), To("https://b")}),
               test::StatusIs(absl::StatusCode::kInvalidArgument, "two webhooks are called 'ops'"));
-  EXPECT_THAT(start({{.url = "https://a"}}), test::StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(webhooks_->Set({{.url = "https://a"}}), test::StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_EQ(webhooks_->Post("ops", Violated()), Outcome::kQueued) << "what was there stays";
+}
+
+TEST_F(WebhookTest, SetKeepsWhatStaysAsItIs) {
+  FakeHttpServer receiver([](const HttpRequest&, HttpPeer& peer) { peer.Answer(200, ""); });
+  WebhookOptions first = To(receiver.url()), second = first;
+  second.name = "second";
+  Open(clock_);
+  ASSERT_THAT(webhooks_->Set({first, second}), test::IsOk());
+  (void)webhooks_->Post("ops", Violated());
+  (void)webhooks_->Post("second", Violated());
+  WaitForAlerts("sent", 1);
+  WaitForAlerts("sent", 1, "second");
+  second.url += "/new";
+  ASSERT_THAT(webhooks_->Set({first, second}), test::IsOk());
+  EXPECT_EQ(webhooks_->Post("ops", Violated()), Outcome::kDuplicate) << "it remembers";
+  EXPECT_EQ(webhooks_->Post("second", Violated()), Outcome::kQueued) << "it is another one";
+  WaitForAlerts("sent", 2, "second");
+  ASSERT_THAT(webhooks_->Set({first}), test::IsOk());
+  EXPECT_EQ(webhooks_->Post("second", Violated()), Outcome::kUnknown);
 }
 
 }  // namespace
