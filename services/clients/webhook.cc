@@ -62,11 +62,18 @@ std::string Encode(const Alert& alert, const std::string& id, const std::string&
   return body.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
+// For logs: scheme, host and port. Paths and queries of webhooks are secrets of their receivers.
+std::string Origin(std::string_view url) {
+  const size_t host = url.find("://") + 3;
+  const std::string_view authority = url.substr(host, url.find_first_of("/?#", host) - host);
+  return fmt::format("{}{}", url.substr(0, host), authority.substr(authority.rfind('@') + 1));
+}
+
 absl::Status Check(const WebhookOptions& options) {
   if (options.name.empty()) return absl::InvalidArgumentError("a webhook without a name");
   if (options.url.starts_with("https://") || options.url.starts_with("http://")) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      fmt::format("webhook '{}': url '{}' must begin with https:// or http://", options.name, options.url));
+      fmt::format("the url of webhook '{}' must begin with https:// or http://", options.name));
 }
 
 struct Series {
@@ -270,7 +277,7 @@ Result Sender::Attempt(const Delivery& delivery, Duration* retry_after, std::str
   curl_easy_setopt(h, CURLOPT_XFERINFODATA, &stopping_);
   const CURLcode code = curl_easy_perform(h);
   if (code != CURLE_OK) {
-    *error = std::string(StatusOfCurl(code, options_.url, detail.data()).message());
+    *error = std::string(StatusOfCurl(code, Origin(options_.url), detail.data()).message());
     return Result::kRetry;
   }
   long status = 0;

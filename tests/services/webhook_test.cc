@@ -47,10 +47,8 @@ class WebhookTest : public testing::Test {
         "server-1", clock, [] { return 0.5; }, metrics_);
   }
   void Start(WebhookOptions options) {
-    auto started = Webhooks::Start(
-        {std::move(options)}, "server-1", clock_, [] { return 0.5; }, metrics_);
-    ASSERT_THAT(started, test::IsOk());
-    webhooks_ = *std::move(started);
+    Open(clock_);
+    ASSERT_THAT(webhooks_->Set({std::move(options)}), test::IsOk());
   }
   double Count(std::string_view family, const std::string& label, const std::string& webhook = "ops") {
     for (const MetricFamily& f : metrics_.Collect()) {
@@ -209,20 +207,24 @@ TEST_F(WebhookTest, NobodyThere) {
     FakeHttpServer gone([](const HttpRequest&, HttpPeer&) {});
     url = gone.url();
   }
-  WebhookOptions options = To(url);
+  WebhookOptions options = To(url + "/services/T0KEN?key=T0KEN");
   options.max_attempts = 2;
   Start(options);
+  testing::internal::CaptureStderr();
   (void)webhooks_->Post("ops", Violated());
   WaitForAlerts("failed", 1);
+  webhooks_ = nullptr;
+  const std::string log = testing::internal::GetCapturedStderr();
+  EXPECT_THAT(log, testing::HasSubstr(url));
+  EXPECT_THAT(log, testing::Not(testing::HasSubstr("T0KEN"))) << "paths of webhooks are secrets";
   EXPECT_EQ(Attempts("retry"), 2);
 }
 
 TEST_F(WebhookTest, TheSameAlertOnceAWindow) {
   FakeHttpServer receiver([](const HttpRequest&, HttpPeer& peer) { peer.Answer(200, ""); });
   test::ManualClock clock;
-  auto webhooks = Webhooks::Start(
-      {To(receiver.url())}, "s", clock, [] { return 0.0; }, metrics_);
-  ASSERT_THAT(webhooks, test::IsOk());
+  Open(clock);
+  ASSERT_THAT(webhooks_->Set({To(receiver.url())}), test::IsOk());
   Alert recovered = Violated();
   recovered.state = "recovered";
   EXPECT_EQ(webhooks_->Post("ops", Violated()), Outcome::kQueued);
@@ -235,6 +237,7 @@ TEST_F(WebhookTest, TheSameAlertOnceAWindow) {
   EXPECT_EQ(webhooks_->Post("ops", Violated()), Outcome::kQueued);
   WaitForAlerts("sent", 4);
   EXPECT_EQ(Alerts("duplicate"), 2);
+  webhooks_ = nullptr;  // before its clock
 }
 
 TEST_F(WebhookTest, TlsIsVerified) {
@@ -250,9 +253,8 @@ TEST_F(WebhookTest, TlsIsVerified) {
   unknown_authority.name = "unknown";
   unknown_authority.ca_file = "";
   wrong_name.max_attempts = unknown_authority.max_attempts = 1;
-  auto webhooks = Webhooks::Start(
-      {trusting, wrong_name, unknown_authority}, "s", clock_, [] { return 0.0; }, metrics_);
-  ASSERT_THAT(webhooks, test::IsOk());
+  Open(clock_);
+  ASSERT_THAT(webhooks_->Set({trusting, wrong_name, unknown_authority}), test::IsOk());
   for (const char* name : {"ops", "wrong", "unknown"}) (void)webhooks_->Post(name, Violated());
   WaitForAlerts("sent", 1);
   WaitForAlerts("failed", 1, "wrong");
