@@ -260,6 +260,7 @@ void ReadModels(Section& root, const engine::ModelSpec& defaults, std::vector<en
     ReadGeometry(item, &model.geometry, &model.threads);
     item.Bool("preload", &model.preload);
     item.Bool("pin", &model.pinned);
+    item.Millis("idle_timeout_ms", 0, 7 * kDayMs, &model.idle_timeout);
     if (!model.name.empty() && FindModel(*out, model.name) != out->end()) {
       item.Fault("name", Quote(model.name) + " is the name of an earlier model", "one model with a name");
     }

@@ -44,6 +44,7 @@ struct InferenceRequest {
   std::map<std::string, std::string> headers;          // that rules of flags may look at; names in lower case
   MonoTime arrival{};
   MonoTime deadline = kInfiniteFuture;  // of the call; the flow applies the default
+  int previous_attempts = 0;            // how often the client has tried this before, as it says
 };
 
 // What was decided on the way; complete when the flow answered (also with an error). For trailers and the log.

@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "base/strings.h"
+#include "base/thread_name.h"
 #include "engine/llama/llama_embedder.h"
 #include "engine/llama/llama_handles.h"
 #include "engine/llama/llama_loader.h"
@@ -337,6 +338,7 @@ absl::Status CheckOptions(const LlamaOptions& options) {
 LlamaThreadpoolPtr MakeThreadpool(int threads) {
   ggml_threadpool_params params = ggml_threadpool_params_default(threads);
   params.poll = 0;  // between steps the cores belong to the threads that read and write the network
+  const ScopedThreadName name(kComputeThread);  // the workers inherit it
   return LlamaThreadpoolPtr(ggml_threadpool_new(&params));
 }
 

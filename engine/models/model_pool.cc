@@ -11,6 +11,7 @@
 #include "base/machine_limits.h"
 #include "base/mutex.h"
 #include "base/status.h"
+#include "base/thread_name.h"
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 
@@ -61,6 +62,7 @@ struct ModelPool::Impl {
     std::vector<Waiter> waiters;
     MonoTime last_used{};
     int in_use() const { return model == nullptr ? 0 : static_cast<int>(model.use_count()) - 1; }
+    bool idle() const { return state == ModelState::kReady && !spec.pinned && in_use() == 0; }
   };
 
   Entry* Find(std::string_view name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
@@ -70,6 +72,9 @@ struct ModelPool::Impl {
   void Run();
   void LoadNow(const std::string& name);
   absl::StatusOr<std::shared_ptr<const LoadedModel>> Build(const ModelSpec& spec);
+  // Unloads the idle entries that `choose` picks; destroys the models outside the lock. Their names.
+  std::vector<std::string> UnloadWhere(const std::function<bool(const Entry&, MonoTime now)>& choose)
+      ABSL_LOCKS_EXCLUDED(mu);
   // Takes idle, unpinned models out, least recently used first, until `count` and `bytes` more fit; destroys them
   // outside the lock. RESOURCE_EXHAUSTED when that is not enough.
   absl::Status MakeRoom(const std::string& for_name, uint64_t bytes) ABSL_LOCKS_EXCLUDED(mu);
@@ -250,6 +255,7 @@ void ModelPool::Load(std::string name, std::string path, bool pin, LoadCallback 
 }
 
 void ModelPool::Impl::Run() {
+  NameThisThread(kLoaderThread);
   for (;;) {
     std::string name;
     {
@@ -378,6 +384,32 @@ absl::Status ModelPool::Unload(std::string_view name) {
   return absl::OkStatus();
 }
 
+std::vector<std::string> ModelPool::Impl::UnloadWhere(const std::function<bool(const Entry&, MonoTime now)>& choose) {
+  std::vector<std::string> names;
+  std::vector<std::shared_ptr<const LoadedModel>> gone;  // destroyed outside the lock
+  {
+    MutexLock lock(mu);
+    const MonoTime now = clock.Now();
+    for (const auto& e : entries) {
+      if (e->in_use() > 0) e->last_used = now;
+      if (!e->idle() || !choose(*e, now)) continue;
+      names.push_back(e->spec.name);
+      gone.push_back(std::move(e->model));
+      e->model = nullptr;
+      e->state = ModelState::kUnloaded;
+    }
+  }
+  for (const std::string& name : names) LogInfo("idle model unloaded", {{"model", name}});
+  return names;
+}
+
+std::vector<std::string> ModelPool::UnloadIdle(Duration idle_for, bool default_too) {
+  const std::string first = impl_->options.models.empty() ? "" : impl_->options.models.front().name;
+  return impl_->UnloadWhere([&](const Impl::Entry& e, MonoTime now) {
+    return now - e.last_used >= idle_for && (default_too || e.spec.name != first);
+  });
+}
+
 absl::Status ModelPool::Pin(std::string_view name, bool pinned) {
   MutexLock lock(impl_->mu);
   Impl::Entry* e = name.empty() ? nullptr : impl_->Find(name);
@@ -412,6 +444,9 @@ std::vector<ModelHandle> ModelPool::Loaded() const {
 }
 
 void ModelPool::Tick() {
+  impl_->UnloadWhere([](const Impl::Entry& e, MonoTime now) {
+    return e.spec.idle_timeout > Duration::zero() && now - e.last_used >= e.spec.idle_timeout;
+  });
   std::vector<LoadCallback> expired;
   {
     MutexLock lock(impl_->mu);

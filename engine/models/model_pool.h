@@ -23,9 +23,10 @@ struct ModelSpec {
   std::string name;
   std::string path;  // GGUF file, or "synthetic:" for the synthetic backend
   KvGeometry geometry;
-  int threads = 0;      // compute threads; 0 = min(affinity, cgroup cpu.max)
-  bool preload = true;  // load at start
-  bool pinned = false;  // never evicted
+  int threads = 0;                           // compute threads; 0 = min(affinity, cgroup cpu.max)
+  bool preload = true;                       // load at start
+  bool pinned = false;                       // never evicted
+  Duration idle_timeout = Duration::zero();  // unloaded when nobody has used it for this long; zero: never
 };
 
 // Transitions: unloaded → loading → ready | failed; ready → unloading → unloaded; failed → loading.
@@ -99,11 +100,14 @@ class ModelPool {
 
   // FAILED_PRECONDITION (MODEL_IN_USE saying by how many, MODEL_PINNED); NOT_FOUND.
   absl::Status Unload(std::string_view name);
+  // Unloads what is ready, not pinned, used by nobody now, nor within the last `idle_for`; the default model only when
+  // asked. Returns their names. Blocks until their engines have ended.
+  std::vector<std::string> UnloadIdle(Duration idle_for = Duration::zero(), bool default_too = false);
   absl::Status Pin(std::string_view name, bool pinned);
 
   std::vector<ModelInfo> List() const;      // configured ones first, in order
   std::vector<ModelHandle> Loaded() const;  // for status and metrics; drop the handles at once
-  void Tick();                              // expires waiting acquires
+  void Tick();                              // expires waiting acquires; unloads models whose idle timeout has passed
 
  private:
   struct Impl;

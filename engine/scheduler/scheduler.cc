@@ -6,6 +6,7 @@
 
 #include "base/mutex.h"
 #include "base/status.h"
+#include "base/thread_name.h"
 #include "engine/scheduler/compute_gate.h"
 #include "engine/scheduler/engine_core.h"
 #include "fmt/format.h"
@@ -95,6 +96,7 @@ void Scheduler::Stop() {
 }
 
 void Scheduler::Impl::Run() {
+  NameThisThread(kEngineThread);
   EngineCore::StepResult last = EngineCore::StepResult::kIdle;
   while (WaitForWork(last)) {
     TakeInbox();

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <optional>
 #include <utility>
 
@@ -70,6 +71,16 @@ absl::StatusOr<std::optional<std::string>> ReadHeader(const grpc::CallbackServer
     return InvalidFields({{field, "got a byte that is not printable; allowed is printable ASCII"}});
   }
   return std::string(value);
+}
+
+// gRPC clients number their retries so (gRFC A6).
+int PreviousAttempts(const grpc::CallbackServerContext& context) {
+  const auto it = context.client_metadata().find("grpc-previous-rpc-attempts");
+  if (it == context.client_metadata().end()) return 0;
+  int attempts = 0;
+  const std::string_view value = View(it->second);
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), attempts);
+  return error == std::errc() && end == value.data() + value.size() ? std::max(attempts, 0) : 0;
 }
 
 MonoTime DeadlineOn(const Clock& clock, const grpc::CallbackServerContext& context) {
@@ -162,6 +173,7 @@ absl::StatusOr<CallContext> CallGuard::Open(const grpc::CallbackServerContext& c
   }
   impl_->AddRuleHeaders(context, call);
   call.deadline = DeadlineOn(impl_->clock, context);
+  call.previous_attempts = PreviousAttempts(context);
   call.open = CountOpen(impl_->calls);
   return call;
 }

@@ -25,6 +25,7 @@ struct CallContext {
   Caller caller;
   MonoTime arrival{};
   MonoTime deadline = kInfiniteFuture;  // from grpc-timeout
+  int previous_attempts = 0;            // from grpc-previous-rpc-attempts; what is no number is none
   std::string peer;
   // Headers a door may use: x-sluice-class, x-sluice-tenant, x-session-id, x-llm-d-slo-ttft-ms; and those that the
   // rules of flags look at. Lower case, printable.

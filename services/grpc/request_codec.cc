@@ -211,6 +211,7 @@ InferenceRequest DecodeCommon(const Message& m, const CallContext& call, const F
   request.tenant = IdOrHeader("tenant", m.tenant(), "x-sluice-tenant", call, limits.max_id_bytes, check);
   request.user = m.user();
   request.arrival = call.arrival;
+  request.previous_attempts = call.previous_attempts;
   request.deadline = call.deadline;
   check.RequestId(m.request_id(), limits.max_id_bytes);
   check.Id("model", m.model(), limits.max_id_bytes);

@@ -232,7 +232,7 @@ overload:
 TEST(LoadRuntimeConfig, ModelsInheritTheEnginesGeometry) {
   const auto config = Load(R"(
 models:
-  - {name: small, path: s.gguf, pin: true}
+  - {name: small, path: s.gguf, pin: true, idle_timeout_ms: 900}
   - {name: long, path: l.gguf, slots: 2, slot_context: 8192, threads: 1, preload: false}
 engine: {slots: 50, threads: 3}
 )");
@@ -244,6 +244,7 @@ engine: {slots: 50, threads: 3}
   EXPECT_EQ(small.threads, 3);
   EXPECT_TRUE(small.preload);
   EXPECT_TRUE(small.pinned);
+  EXPECT_EQ(small.idle_timeout, milliseconds(900));
   const engine::ModelSpec& large = config->models.models[1];
   EXPECT_EQ(large.path, "l.gguf");
   EXPECT_EQ(large.geometry.slots, 2);

@@ -6,7 +6,7 @@
 #include "gmock/gmock.h"
 #include "loadtest/event_loop.h"
 #include "loadtest/openai_target.h"
-#include "tests/loadtest/fake_http_server.h"
+#include "tests/support/fake_http_server.h"
 #include "tests/support/status_matchers.h"
 
 namespace sluice::loadtest {

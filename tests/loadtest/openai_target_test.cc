@@ -7,8 +7,8 @@
 #include "gmock/gmock.h"
 #include "loadtest/event_loop.h"
 #include "nlohmann/json.hpp"
-#include "tests/loadtest/fake_http_server.h"
 #include "tests/loadtest/send_request.h"
+#include "tests/support/fake_http_server.h"
 #include "tests/support/status_matchers.h"
 
 namespace sluice::loadtest {

@@ -124,6 +124,14 @@ TEST_F(CallContextTest, WithoutKeysEverybodyIsAnUnauthenticatedAdmin) {
   EXPECT_NE(call->peer, "");
 }
 
+TEST_F(CallContextTest, RetriesSayHowOftenTheyWereTried) {
+  const auto attempts = [this](const Headers& headers) { return Open(open_guard_, headers)->previous_attempts; };
+  EXPECT_EQ(attempts({}), 0);
+  EXPECT_EQ(attempts({{"grpc-previous-rpc-attempts", "2"}}), 2);
+  // What gRPC itself lets through is a number; other stacks may send anything.
+  EXPECT_EQ(attempts({{"grpc-previous-rpc-attempts", "many"}}), 0);
+}
+
 TEST_F(CallContextTest, AKnownTokenBringsItsTenantClassAndModels) {
   const auto call = Open(guard_, {{"authorization", "Bearer token-a"}});
   ASSERT_THAT(call, IsOk());
