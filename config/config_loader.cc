@@ -1,6 +1,7 @@
 #include "config/config_loader.h"
 
 #include <algorithm>
+#include <array>
 
 #include "base/status.h"
 #include "config/values.h"
@@ -14,7 +15,7 @@ namespace {
 constexpr int64_t kSecondMs = 1000, kHourMs = 3600 * kSecondMs, kDayMs = 24 * kHourMs;
 constexpr size_t kPathBytes = 4096;
 constexpr size_t kMaxModels = 64;
-constexpr int64_t kMostConcurrent = 100'000;
+constexpr int64_t kMostConcurrent = 100'000, kMostQueued = 1'000'000;
 constexpr std::string_view kDefaultModelName = "default";
 
 void ReadServer(Section server, ServerOptions* out) {
@@ -163,12 +164,33 @@ void ReadAdaptive(Section adaptive, int ceiling, qos::ConcurrencyLimitOptions* o
   adaptive.Millis("queue_wait_target_ms", 1, kHourMs, &out->queue_wait_target);
 }
 
+void ReadClasses(Section classes, std::array<qos::ClassLimits, qos::kQosClassCount>* out) {
+  for (int i = 0; i < qos::kQosClassCount; ++i) {
+    Section section = classes.Map(qos::QosClassName(static_cast<qos::QosClass>(i)));
+    qos::ClassLimits& limits = (*out)[i];
+    section.Integer("max_queue", 0, kMostQueued, &limits.max_queue);
+    section.Integer("max_queued_tokens", 0, int64_t{1} << 40, &limits.max_queued_tokens);
+    section.Integer("max_queued_bytes", 0, int64_t{1} << 40, &limits.max_queued_bytes);
+    section.Millis("queue_timeout_ms", 0, kHourMs, &limits.queue_timeout);
+  }
+}
+
 // After ReadStreamingAndBatching, which reads max_concurrent.
 void ReadAdmission(Section admission, qos::AdmissionOptions* out, qos::ConcurrencyLimitOptions* limit) {
-  admission.Integer("max_queue", 0, 1'000'000, &out->max_queue);
+  using qos::Feasibility, qos::QueueOrder;
+  admission.Integer("max_queue", 0, kMostQueued, &out->max_queue);
   admission.Millis("queue_timeout_ms", 1, kHourMs, &out->queue_timeout);
   admission.Millis("starvation_after_ms", 1, kHourMs, &out->starvation_after);
+  admission.Choice<QueueOrder>("order", {{"fcfs", QueueOrder::kFcfs}, {"shortest_first", QueueOrder::kShortestFirst}},
+                               &out->order);
+  admission.Choice<Feasibility>(
+      "feasibility",
+      {{"off", Feasibility::kOff}, {"dry_run", Feasibility::kDryRun}, {"enforce", Feasibility::kEnforce}},
+      &out->feasibility);
+  admission.Number("feasibility_tolerance", 1, 100, &out->feasibility_tolerance);
+  ReadClasses(admission.Map("classes"), &out->classes);
   ReadAdaptive(admission.Map("adaptive"), out->max_concurrent, limit);
+  out->min_concurrent = std::min(limit->floor, out->max_concurrent);
 }
 
 // Names and meaning of resilience4j, rates in percent as there.

@@ -5,7 +5,6 @@
 
 #include <array>
 #include <cstdint>
-#include <limits>
 #include <memory>
 #include <optional>
 #include <string_view>
@@ -24,10 +23,12 @@ namespace sluice::qos {
 
 // What of one class may wait. A single request may always wait, whatever its tokens and bytes.
 struct ClassLimits {
-  int max_queue = std::numeric_limits<int>::max();  // requests; 0: none of this class waits
-  int64_t max_queued_tokens = 0;                    // uncached prompt + max_tokens; 0: no limit
-  int64_t max_queued_bytes = int64_t{64} << 20;     // of prompts; 0: no limit
-  Duration queue_timeout = Duration::zero();        // zero: AdmissionOptions::queue_timeout
+  int max_queue = 1'000'000;                     // requests; 0: none of this class waits
+  int64_t max_queued_tokens = 0;                 // uncached prompt + max_tokens; 0: no limit
+  int64_t max_queued_bytes = int64_t{64} << 20;  // of prompts; 0: no limit
+  Duration queue_timeout = Duration::zero();     // zero: AdmissionOptions::queue_timeout
+
+  bool operator==(const ClassLimits&) const = default;
 };
 
 // Is work refused at once that cannot be done in time? kDryRun: it runs, and is told apart (Permit::would_refuse).

@@ -141,6 +141,32 @@ TEST(LoadRuntimeConfig, TheConcurrencyLimitKeepsBelowItsCeiling) {
                           testing::StartsWith("f.yaml:2: admission.adaptive.smoothing: \"0\" is out of range")));
 }
 
+TEST(LoadRuntimeConfig, AdmissionByClass) {
+  const auto config = Load(R"(
+admission:
+  order: fcfs
+  feasibility: dry_run
+  feasibility_tolerance: 2
+  classes:
+    batch: {max_queue: 5, max_queued_tokens: 1000, max_queued_bytes: 0, queue_timeout_ms: 120000}
+  adaptive: {floor: 7}
+)");
+  ASSERT_THAT(config, IsOk());
+  EXPECT_EQ(config->admission.order, qos::QueueOrder::kFcfs);
+  EXPECT_EQ(config->admission.feasibility, qos::Feasibility::kDryRun);
+  EXPECT_EQ(config->admission.feasibility_tolerance, 2);
+  EXPECT_EQ(config->admission.min_concurrent, 7);
+  const auto& classes = config->admission.classes;
+  EXPECT_EQ(classes[static_cast<size_t>(qos::QosClass::kBatch)],
+            (qos::ClassLimits{5, 1000, 0, std::chrono::seconds(120)}));
+  EXPECT_EQ(classes[static_cast<size_t>(qos::QosClass::kStandard)], qos::ClassLimits());
+  EXPECT_EQ(Load("{}", {{"SLUICE_ADMISSION_CLASSES_SYSTEM_MAX_QUEUE", "0"}})->admission.classes[0].max_queue, 0);
+  EXPECT_EQ(Load("streaming: {maxConcurrentStreams: 2}")->admission.min_concurrent, 2);
+  EXPECT_THAT(FaultsOf("admission: {order: lifo, classes: {bulk: {}}}"),
+              testing::UnorderedElementsAre(testing::HasSubstr("admission.order: \"lifo\""),
+                                            testing::HasSubstr("admission.classes.bulk: unknown key")));
+}
+
 TEST(LoadRuntimeConfig, BreakerRatesArePercentAsInResilience4j) {
   const auto config = Load(R"(
 circuit_breaker:

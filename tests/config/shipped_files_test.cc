@@ -71,6 +71,10 @@ TEST(ShippedFiles, RuntimeSaysTheDefaultsOfTheCode) {
   EXPECT_EQ(file->admission.queue_timeout, code->admission.queue_timeout);
   EXPECT_EQ(file->admission.starvation_after, code->admission.starvation_after);
   EXPECT_EQ(file->admission.default_deadline, code->admission.default_deadline);
+  EXPECT_EQ(file->admission.order, code->admission.order);
+  EXPECT_EQ(file->admission.feasibility, code->admission.feasibility);
+  EXPECT_EQ(file->admission.feasibility_tolerance, code->admission.feasibility_tolerance);
+  EXPECT_EQ(file->admission.classes, code->admission.classes);
   EXPECT_EQ(file->concurrency_limit, code->concurrency_limit);
   EXPECT_EQ(file->breaker.failure_rate_threshold, code->breaker.failure_rate_threshold);
   EXPECT_EQ(file->breaker.slow_call_rate_threshold, code->breaker.slow_call_rate_threshold);
