@@ -162,7 +162,7 @@ TEST(PolicyLadder, AnEmptyLadderOnlyObserves) {
 // Whatever the verdicts: caps, cooldown and reversals hold in every window, the state stays bounded, and a time of
 // recovery leads back to the ground.
 TEST(PolicyLadder, LongSeededSimulation) {
-  constexpr uint32_t kFirstSeed = 1, kSeeds = 300;
+  constexpr uint32_t kFirstSeed = 1, kSeeds = 150;
   for (uint32_t seed = kFirstSeed; seed < kFirstSeed + kSeeds; ++seed) {
     std::mt19937 random(seed);
     const auto between = [&](int min, int max) { return std::uniform_int_distribution<int>(min, max)(random); };

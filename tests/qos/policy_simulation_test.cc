@@ -87,7 +87,7 @@ class Plant {
 };
 
 TEST(PolicySimulation, RandomLoadNeverBreaksTheLimitsAndCalmLeadsBack) {
-  constexpr uint32_t kFirstSeed = 1, kSeeds = 12;
+  constexpr uint32_t kFirstSeed = 1, kSeeds = 6;
   std::printf("seeds %u to %u\n", kFirstSeed, kFirstSeed + kSeeds - 1);
   size_t steps = 0;
   for (uint32_t seed = kFirstSeed; seed < kFirstSeed + kSeeds; ++seed) {
@@ -105,13 +105,13 @@ TEST(PolicySimulation, RandomLoadNeverBreaksTheLimitsAndCalmLeadsBack) {
     EXPECT_EQ(plant.step(), 0) << "seed " << seed;
     steps += plant.steps();
   }
-  EXPECT_GT(steps, 100u) << "something happened";
+  EXPECT_GT(steps, 50u) << "something happened";
 }
 
 // The trap of every ladder: the relief cures the violation, so it is taken away, so the violation is back. Hysteresis
 // cannot help where no step fits the load; loop detection bounds how often it turns, and a long window damps it.
 TEST(PolicySimulation, AConstantOverloadTurnsNoMoreThanAllowed) {
-  for (const double load : {1.0, 1.1, 1.2, 1.4, 1.6}) {
+  for (const double load : {1.0, 1.2, 1.6}) {
     Policy damped = Ladder();
     damped.action_window = hours(1);
     damped.max_reversals = 2;
