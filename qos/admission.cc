@@ -1,6 +1,7 @@
 #include "qos/admission.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 #include <vector>
 

@@ -1,5 +1,5 @@
-// Races: many threads admit, settle, cancel, tick and drain at once. Every request is answered exactly once and every
-// permit comes back. Most telling under ThreadSanitizer.
+// Races: many threads admit, settle, cancel, tick, move limits and drain at once. Every request is answered exactly
+// once and every permit comes back. Most telling under ThreadSanitizer.
 #include <atomic>
 #include <random>
 #include <thread>
@@ -70,11 +70,14 @@ TEST(AdmissionStressTest, EveryRequestIsAnsweredOnceAndNoPermitLeaks) {
         if (random() % 4 == 0) admission.Cancel(ticket);
         if (random() % 8 == 0) clock.Advance(std::chrono::milliseconds(1));
         if (random() % 8 == 0) admission.Tick();
+        if (random() % 16 == 0) admission.SetConcurrency(static_cast<int>(random() % (kLimit + 2)));
+        if (random() % 16 == 0) admission.SetClassCaps({kLimit, kLimit, 2, static_cast<int>(random() % 3)});
         if (auto permit = held.Get()) permit->Settle(Outcome::kSuccess);
       }
     });
   }
   for (std::thread& thread : threads) thread.join();
+  admission.SetClassCaps({kLimit, kLimit, kLimit, kLimit});
   while (auto permit = held.Get()) permit.reset();
   EXPECT_LE(most, kLimit);
   EXPECT_EQ(admission.running(), 0);
