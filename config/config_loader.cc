@@ -51,6 +51,11 @@ void ReadFlagOptions(Section flags, FlagOptions* out) {
   sync.Millis("stale_after_ms", kSecondMs, kHourMs, &out->sync.stale_after);
 }
 
+void ReadDecisionLog(Section log, RuntimeConfig* out) {
+  log.Text("file", kPathBytes, &out->decision_log_file);
+  log.Integer("max_bytes", 1 << 20, int64_t{1} << 40, &out->decision_log_max_bytes);
+}
+
 void ReadLog(Section log, LogOptions* out) {
   log.Choice<LogFormat>("format", {{"text", LogFormat::kText}, {"json", LogFormat::kJson}}, &out->format);
   log.Choice<LogLevel>("level",
@@ -351,6 +356,7 @@ absl::StatusOr<RuntimeConfig> LoadRuntimeConfig(const std::string& path, const E
     root.Paths("model_roots", kMaxModels, &config.models.model_roots);
     ReadFlagOptions(root.Map("flags"), &config.flags);
     root.Text("state_folder", kPathBytes, &config.state_folder);
+    ReadDecisionLog(root.Map("decision_log"), &config);
     root.Text("probe_cache_dir", kPathBytes, &config.probe_cache_dir);
     ReadAdmission(root.Map("admission"), &config.admission, &config.concurrency_limit);
     ReadBreaker(root.Map("circuit_breaker"), &config.breaker);
@@ -358,8 +364,9 @@ absl::StatusOr<RuntimeConfig> LoadRuntimeConfig(const std::string& path, const E
     ReadOverload(root.Map("overload"), &config.overload);
     OverrideModels(variables, models, defaults, &config.models.models);
   }
-  variables.RefuseUnknown(all_env_names, {"server", "log", "streaming", "batching", "model_cache", "engine", "models",
-                                          "flags", "admission", "circuit_breaker", "retry_budget", "overload"});
+  variables.RefuseUnknown(all_env_names,
+                          {"server", "log", "streaming", "batching", "model_cache", "engine", "models", "flags",
+                           "decision_log", "admission", "circuit_breaker", "retry_budget", "overload"});
   if (absl::Status status = faults.ToStatus(); !status.ok()) return status;
   return config;
 }

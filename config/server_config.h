@@ -76,12 +76,14 @@ struct RuntimeConfig {
   engine::ModelPoolOptions models;
   engine::SchedulerOptions scheduler;
   FlagOptions flags;
-  std::string state_folder;      // overrides and emergency switches; empty: nothing is kept
-  std::string probe_cache_dir;   // verdicts on model files; empty: memory only
-  int default_max_tokens = 256;  // when a request says none
-  int max_tokens_limit = 2048;   // streaming.maxTokens: larger requests are refused
+  std::string state_folder;       // overrides and emergency switches; empty: nothing is kept
+  std::string decision_log_file;  // of QoS, to be replayed; empty: only the newest are kept, in memory
+  uint64_t decision_log_max_bytes = uint64_t{64} << 20;  // then FILE becomes FILE.1
+  std::string probe_cache_dir;                           // verdicts on model files; empty: memory only
+  int default_max_tokens = 256;                          // when a request says none
+  int max_tokens_limit = 2048;                           // streaming.maxTokens: larger requests are refused
   qos::AdmissionOptions admission;
-  qos::ConcurrencyLimitOptions concurrency_limit;  // its ceiling is admission.max_concurrent
+  qos::ConcurrencyLimitOptions concurrency_limit{.enabled = false};  // its ceiling is admission.max_concurrent
   qos::BreakerOptions breaker;
   qos::RetryBudgetOptions retry_budget;
   OverloadConfig overload;

@@ -199,6 +199,24 @@ void AddResources(const Run& run, Cell& cell) {
     cell.cpu_share = cell.cpu_percent / 100 / std::max(1, std::atoi(cores->second.c_str()));
 }
 
+void AddClasses(const std::vector<const Record*>& records, const Scenario& scenario, Cell& cell) {
+  std::map<std::string, std::vector<const Record*>> groups;
+  for (const Record* r : records) groups[r->priority_class.empty() ? "default" : r->priority_class].push_back(r);
+  if (groups.size() < 2) return;
+  for (const auto& [name, of_class] : groups) {
+    Cell alone{.arm = cell.arm, .level = cell.level};
+    CountOutcomes(of_class, alone);
+    AddRates(of_class, scenario.slo, alone);
+    AddLatencies(of_class, /*grouped=*/false, scenario.seed, alone);
+    cell.classes[name] = {.requests = alone.requests,
+                          .succeeded = alone.succeeded,
+                          .failed = alone.failed,
+                          .goodput_share = alone.goodput_share,
+                          .ttft_p50 = ScalarOf(alone, "ttft_p50_ms"),
+                          .ttft_p95 = ScalarOf(alone, "ttft_p95_ms")};
+  }
+}
+
 Cell MakeCell(const Run& run, const Scenario& scenario, const std::string& arm, int level,
               const std::vector<const Record*>& records) {
   Cell cell{.arm = arm, .level = level};
@@ -206,6 +224,7 @@ Cell MakeCell(const Run& run, const Scenario& scenario, const std::string& arm, 
   AddRates(records, scenario.slo, cell);
   AddLatencies(records, /*grouped=*/true, scenario.seed, cell);
   AddEcdf(records, cell);
+  AddClasses(records, scenario, cell);
   cell.peak_concurrency = PeakConcurrency(records);
   AddResources(run, cell);
   return cell;

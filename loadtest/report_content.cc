@@ -127,6 +127,20 @@ Table Latencies(const Summary& summary, bool detailed) {
   return table;
 }
 
+Table Classes(const Summary& summary) {
+  Table table{.title = "By class",
+              .note = "Good: within every SLO, of all requests of the class; refused ones are not.",
+              .header = {"offered", "arm", "class", "requests", "ok", "failed", "good %", "ttft p50", "ttft p95"},
+              .align = "lllrrrrrr"};
+  for (const Cell& cell : summary.cells) {
+    for (const auto& [name, c] : cell.classes) {
+      table.rows.push_back({OfferedText(cell), cell.arm, name, Count(c.requests), Count(c.succeeded), Count(c.failed),
+                            Percent(c.goodput_share), WithInterval(c.ttft_p50), WithInterval(c.ttft_p95)});
+    }
+  }
+  return table;
+}
+
 Table Errors(const Summary& summary) {
   Table table{.title = "Errors", .header = {"offered", "arm", "code", "count", "example"}, .align = "lllrl"};
   for (const Cell& cell : summary.cells) {
@@ -210,8 +224,8 @@ std::vector<Table> VerdictTables(const Summary& summary) {
 }
 
 std::vector<Table> MeasurementTables(const Summary& summary, bool detailed) {
-  std::vector<Table> tables = {Requests(summary), Throughput(summary), Latencies(summary, detailed), Errors(summary),
-                               Pipelines(summary)};
+  std::vector<Table> tables = {Requests(summary), Throughput(summary), Latencies(summary, detailed),
+                               Classes(summary),  Errors(summary),     Pipelines(summary)};
   std::erase_if(tables, [](const Table& table) { return table.rows.empty(); });
   return tables;
 }

@@ -66,6 +66,15 @@ Json List(const std::vector<T>& items) {
   return json;
 }
 
+Json Value(const ClassCell& c) {
+  return {{"requests", c.requests},
+          {"succeeded", c.succeeded},
+          {"failed", c.failed},
+          {"goodput_share", Value(c.goodput_share)},
+          {"ttft_p50_ms", Value(c.ttft_p50)},
+          {"ttft_p95_ms", Value(c.ttft_p95)}};
+}
+
 template <class T>
 Json Object(const std::map<std::string, T>& items) {
   Json json = Json::object();
@@ -95,6 +104,7 @@ Json Value(const Cell& c) {
                {"error_examples", Object(c.error_examples)},
                {"error_rate", Value(c.error_rate)},
                {"pipelines", Object(c.pipelines)},
+               {"classes", Object(c.classes)},
                {"latencies", Object(c.latencies)},
                {"prompt_tokens", c.prompt_tokens},
                {"cached_tokens", c.cached_tokens},

@@ -32,6 +32,13 @@ struct Second {
   double cpu_percent = kNan, rss_mb = kNan;
 };
 
+// What the requests of one priority class got.
+struct ClassCell {
+  int64_t requests = 0, succeeded = 0, failed = 0;
+  double goodput_share = kNan;  // successful within every SLO, of those not cancelled; NaN without SLOs
+  Estimate ttft_p50, ttft_p95;  // ms, of successes
+};
+
 // One arm at one level (most runs have one level), warm-up left out.
 struct Cell {
   std::string arm;
@@ -56,7 +63,8 @@ struct Cell {
   // Of the engine's process; NaN when the tool did not start it. CPU in percent of one core; share: of all cores.
   double cpu_percent = kNan, cpu_share = kNan, rss_peak_mb = kNan;
   double generator_cpu_percent = kNan, lag_p50_ms = kNan, lag_p99_ms = kNan;
-  std::string failure_mode = "none";  // stress runs
+  std::map<std::string, ClassCell> classes;  // by name, "default" where none was asked for; empty: there was only one
+  std::string failure_mode = "none";         // stress runs
 
   std::map<std::string, std::vector<double>> per_block;  // scalar metric (see ScalarOf) → one value a block
   std::vector<std::pair<double, double>> ttft_ecdf;      // ms, share; at most 200 points

@@ -32,6 +32,14 @@ std::string_view BreakerStateName(BreakerState state) {
   SLUICE_CHECK(false, "a BreakerState outside its enum");
 }
 
+std::optional<BreakerState> ParseBreakerState(std::string_view name) {
+  for (const BreakerState state : {BreakerState::kClosed, BreakerState::kOpen, BreakerState::kHalfOpen,
+                                   BreakerState::kDisabled, BreakerState::kForcedOpen, BreakerState::kMetricsOnly}) {
+    if (name == BreakerStateName(state)) return state;
+  }
+  return std::nullopt;
+}
+
 std::string_view TransitionCauseName(TransitionCause cause) {
   switch (cause) {
     case TransitionCause::kInitial:

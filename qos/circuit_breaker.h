@@ -28,6 +28,7 @@ enum class BreakerState {
   kMetricsOnly = 5,  // counts, never opens: a dry run
 };
 std::string_view BreakerStateName(BreakerState state);  // "closed", "open", "half_open", ...
+std::optional<BreakerState> ParseBreakerState(std::string_view name);
 
 enum class WindowType { kCountBased, kTimeBased };
 

@@ -21,6 +21,7 @@ struct Request {
   size_t prompt_bytes = 0;
   MonoTime arrival{};                          // deadlines count from here; unset: from the call
   MonoTime deadline = kInfiniteFuture;         // of the whole answer
+  int previous_attempts = 0;                   // a retry says how often it was tried before
   bool default_deadline = false;               // it is the server's default, not one that the client chose
   Duration ttft_objective = Duration::zero();  // the client wants its first token within this; zero: says nothing
 };

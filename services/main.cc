@@ -13,6 +13,7 @@
 #include "base/machine_limits.h"
 #include "base/strings.h"
 #include "config/config_loader.h"
+#include "config/qos_file.h"
 #include "engine/llama/llama_backend.h"
 #include "engine/models/gguf_probe.h"
 #include "services/backends.h"
@@ -41,15 +42,19 @@ std::vector<std::string> EnvironmentNames() {
   return names;
 }
 
-// Serves until told to stop. SIGHUP reloads the flags and keeps the last good set on error.
+// Serves until told to stop. SIGHUP reloads flags and policies and keeps the last good set on error.
 int Serve(const ServerArgs& args, config::RuntimeConfig runtime, const sigset_t& signals) {
   const config::Environment env = [](const char* name) { return std::getenv(name); };
   const FlagFiles flag_files{.yaml = args.flags_file, .flagd = runtime.flags.flagd_file};
   auto layers = LoadFlagLayers(flag_files, env);
   if (!layers.ok()) return Fail(layers.status());
+  auto qos = config::LoadQosFile(args.qos_file, /*epoch=*/1);
+  if (!qos.ok()) return Fail(qos.status());
   std::atomic<int64_t> requested_grace_ns{0};  // atomic: written by a handler, read here after the signal
   ServerParts parts{.flags = *std::move(layers),
                     .flag_files = flag_files,
+                    .qos = *std::move(qos),
+                    .qos_file = args.qos_file,
                     .make_backend = MakeBackendFactory(runtime.scheduler.max_batch_tokens),
                     .jitter_seed = static_cast<uint64_t>(SystemClock().WallNow().time_since_epoch().count()),
                     .on_drain_requested = [&requested_grace_ns](Duration grace) {
@@ -73,7 +78,8 @@ int Serve(const ServerArgs& args, config::RuntimeConfig runtime, const sigset_t&
     int signal = 0;
     sigwait(&signals, &signal);
     if (signal != SIGHUP) break;
-    (void)(*server)->ReloadFlags(LoadFlagFiles(flag_files), "SIGHUP");  // an error is logged and counted
+    (void)(*server)->ReloadFlags(LoadFlagFiles(flag_files), "SIGHUP");  // errors are logged and counted
+    (void)(*server)->ReloadQos(config::LoadQosFile(args.qos_file, /*epoch=*/1), "SIGHUP");
   }
   (*server)->Drain(Duration(requested_grace_ns.load()));
   return 0;

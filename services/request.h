@@ -45,13 +45,15 @@ struct InferenceRequest {
   MonoTime arrival{};
   MonoTime deadline = kInfiniteFuture;  // of the call; the flow applies the default
   int previous_attempts = 0;            // how often the client has tried this before, as it says
+  Duration ttft_objective{};            // the client wants its first token within this; zero: it says nothing
 };
 
 // What was decided on the way; complete when the flow answered (also with an error). For trailers and the log.
 struct FlowInfo {
   std::string request_id, model, pipeline, tenant;
-  std::string flags;  // explained decisions, "; " between flags
-  std::string qos;    // explained admission
+  std::string flags;         // explained decisions, "; " between flags
+  std::string qos;           // explained admission
+  int max_tokens_limit = 0;  // a policy cut max_tokens to this; 0: none did
 };
 
 }  // namespace sluice::services

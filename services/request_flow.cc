@@ -5,12 +5,13 @@
 #include "base/mutex.h"
 #include "base/status.h"
 #include "fmt/format.h"
+#include "qos/policy_bucket.h"
 #include "services/prompt.h"
+#include "services/qos_facts.h"
 
 namespace sluice::services {
 namespace {
 
-using engine::FinishReason;
 using engine::GenerationSummary;
 
 std::string_view TargetingKey(const InferenceRequest& r) {
@@ -32,36 +33,6 @@ class RequestHeaders final : public flags::HeaderSource {
   const std::map<std::string, std::string>& headers_;
 };
 
-bool ServerFault(const absl::Status& s) {
-  return absl::IsInternal(s) || absl::IsUnavailable(s) || absl::IsUnknown(s) || absl::IsDataLoss(s);
-}
-
-// What the end of a generation means for the permit.
-qos::Outcome OutcomeOf(const GenerationSummary& s) {
-  switch (s.reason) {
-    case FinishReason::kStop:
-    case FinishReason::kLength:
-      return qos::Outcome::kSuccess;
-    case FinishReason::kCancelled:
-      return qos::Outcome::kCancelled;
-    case FinishReason::kDeadline:
-      return qos::Outcome::kDeadline;
-    case FinishReason::kError:
-      return ServerFault(s.status) ? qos::Outcome::kFailure : qos::Outcome::kClientFault;
-  }
-  return qos::Outcome::kFailure;
-}
-
-// ... and for the breaker: client faults, cancels and deadlines that a client chose too short never count; an engine
-// that took the prompt and produced nothing by the deadline does.
-qos::CallOutcome BreakerOutcomeOf(const GenerationSummary& s) {
-  const qos::Outcome outcome = OutcomeOf(s);
-  if (outcome == qos::Outcome::kSuccess) return qos::CallOutcome::kSuccess;
-  const bool stalled = outcome == qos::Outcome::kDeadline && s.output_tokens == 0 && s.queue_wait > Duration::zero() &&
-                       GetErrorDetails(s.status).reason == Reason::kDeadlineExceeded;
-  return outcome == qos::Outcome::kFailure || stalled ? qos::CallOutcome::kFailure : qos::CallOutcome::kIgnored;
-}
-
 }  // namespace
 
 // One request on its way. Lives as long as its next callback; the steps follow each other from top to bottom.
@@ -76,6 +47,7 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
     info_.tenant = request_.tenant;
     if (request_.deadline == kInfiniteFuture && limits_.default_deadline > Duration::zero()) {
       request_.deadline = SaturatingAdd(request_.arrival, limits_.default_deadline);
+      default_deadline_ = true;
     }
   }
 
@@ -99,7 +71,7 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
       stream = stream_;
       ticket = ticket_;
     }
-    if (ticket != 0) parts_.admission.Cancel(ticket);
+    if (ticket != 0) parts_.qos.Cancel(ticket);
     if (stream != nullptr) stream->Cancel();
   }
 
@@ -122,7 +94,7 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
     if (!prompt.ok()) return Refuse(prompt.status());
     prompt_ = *std::move(prompt);
     Gate();
-    Admit([self = shared_from_this()] { self->OpenPipeline(); });
+    Admit(static_cast<int>(prompt_.tokens.size()), [self = shared_from_this()] { self->OpenPipeline(); });
   }
 
   // --- 1 gate: which features is this request in? ---
@@ -140,25 +112,31 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
   }
 
   // --- 2 admit: may it run, when, with what limits? ---
-  void Admit(std::function<void()> next) {
+  void Admit(int prompt_tokens, std::function<void()> next) {
+    const qos::Request request{.request_id = request_.request_id,
+                               .tenant = request_.tenant,
+                               .model = info_.model,
+                               .key_hash = qos::StableHash(TargetingKey(request_)),
+                               .qos_class = request_.qos_class,
+                               .prompt_tokens = prompt_tokens,
+                               .max_tokens = prompt_.max_tokens,
+                               .prompt_bytes = static_cast<size_t>(prompt_tokens) * sizeof(engine::TokenId),
+                               .arrival = request_.arrival,
+                               .deadline = request_.deadline,
+                               .previous_attempts = request_.previous_attempts,
+                               .default_deadline = default_deadline_,
+                               .ttft_objective = request_.ttft_objective};
     const uint64_t ticket =
-        parts_.admission.Admit({.request_id = request_.request_id,
-                                .tenant = request_.tenant,
-                                .model = info_.model,
-                                .qos_class = request_.qos_class,
-                                .prompt_tokens = static_cast<int>(prompt_.tokens.size()),
-                                .max_tokens = prompt_.max_tokens,
-                                .arrival = request_.arrival,
-                                .deadline = request_.deadline},
-                               nullptr, [self = shared_from_this(), next](absl::StatusOr<qos::Permit> permit) {
-                                 if (!permit.ok()) {
-                                   self->info_.qos = qos::ExplainRejected(permit.status());
-                                   return self->Refuse(permit.status());
-                                 }
-                                 self->info_.qos = qos::ExplainAdmitted(*permit);
-                                 self->permit_.emplace(*std::move(permit));
-                                 next();
-                               });
+        parts_.qos.Admit(request, EngineLoadOf(model_->scheduler().Status()), PolicyUseOf(decisions_.qos_policy),
+                         grant_, [self = shared_from_this(), next](const absl::Status& admitted) {
+                           self->info_.qos = self->grant_.explanation;
+                           if (!admitted.ok()) return self->Refuse(admitted);
+                           self->prompt_.max_tokens = self->grant_.max_tokens;
+                           if (self->grant_.shortened) {
+                             self->info_.max_tokens_limit = self->grant_.max_tokens;
+                           }
+                           next();
+                         });
     if (ticket == 0) return;
     bool left = false;
     {
@@ -166,14 +144,18 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
       ticket_ = ticket;
       left = cancelled_;
     }
-    if (left) parts_.admission.Cancel(ticket);
+    if (left) parts_.qos.Cancel(ticket);
   }
 
   // --- 3 pipeline: the same engine, another policy; a broken ttft pipeline falls back before anybody is refused ---
   void OpenPipeline() {
     const flags::Decision& ttft = decisions_.ttft_pipeline;
     engine::PipelinePolicy policy = engine::BaselinePolicy();
-    if (ttft.in && !ttft.dry_run) {
+    const qos::PolicyEffects::Actions* actions = grant_.actions();
+    const bool switched = actions != nullptr && actions->pipeline == engine::kBaselinePipeline;
+    if (ttft.in && !ttft.dry_run && switched) {
+      info_.qos += fmt::format(";pipeline=baseline:{}", actions->pipeline_by);
+    } else if (ttft.in && !ttft.dry_run) {
       call_ = parts_.breakers.Get(info_.model, engine::kTtftPipeline).TryAcquire();
       if (call_.has_value()) {
         policy = engine::TtftPolicy({.warmup_queue = decisions_.snapshot->FeatureOn(ttft, "warmup_queue"),
@@ -222,15 +204,17 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
 
   // --- 5 outcome: breaker, permit, metrics and log learn how it went (on the engine thread, before the reader) ---
   void Settle(const GenerationSummary& summary) {
-    call_->Report(BreakerOutcomeOf(summary), summary.ttft);
-    permit_->Settle(OutcomeOf(summary));
+    call_->Report(BreakerOutcomeOf(summary), {.ttft = summary.ttft, .longest_stall = summary.longest_gap});
+    parts_.qos.Settle(grant_, EndOf(request_, info_.model, parts_.clock.Now(), OutcomeOf(summary), &summary));
     parts_.probe.Finished(request_, info_, summary.status, &summary);
   }
 
   // The way ends early. A permit or breaker call taken already is given back without blame.
   void Refuse(const absl::Status& status) {
     call_.reset();
-    if (permit_.has_value()) permit_->Settle(ServerFault(status) ? qos::Outcome::kFailure : qos::Outcome::kClientFault);
+    if (grant_.permit.has_value()) {
+      parts_.qos.Settle(grant_, EndOf(request_, info_.model, parts_.clock.Now(), OutcomeOf(status), nullptr));
+    }
     parts_.probe.Finished(request_, info_, status, nullptr);
     if (opened_) std::exchange(opened_, nullptr)(status, info_);
     if (embedded_) std::exchange(embedded_, nullptr)(status, 0, info_);
@@ -247,10 +231,12 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
   engine::ModelHandle model_;
   PreparedPrompt prompt_;
   flags::RequestDecisions decisions_;
-  std::optional<qos::Permit> permit_;
+  bool default_deadline_ = false;  // of request_; the client chose none
+  qos::Grant grant_;
   std::optional<qos::CircuitBreaker::Call> call_;
   OpenCallback opened_;
 
+  int embed_prompt_tokens_ = 0;
   std::vector<std::string> embed_inputs_;
   std::vector<std::vector<engine::TokenId>> embed_tokens_;
   std::vector<std::vector<float>> embeddings_;
@@ -271,10 +257,10 @@ void RequestFlow::Run::PrepareEmbedding() {
     tokens += static_cast<int>(ids->size());
     embed_tokens_.push_back(*std::move(ids));
   }
-  prompt_.max_tokens = tokens;
+  embed_prompt_tokens_ = tokens;
   info_.pipeline = engine::kBaselinePipeline;
   Gate();
-  Admit([self = shared_from_this()] { self->EmbedNext(0); });
+  Admit(tokens, [self = shared_from_this()] { self->EmbedNext(0); });
 }
 
 void RequestFlow::Run::EmbedNext(size_t index) {
@@ -285,9 +271,12 @@ void RequestFlow::Run::EmbedNext(size_t index) {
   }
   if (left) return Refuse(MakeError(Reason::kClientCancelled, "cancelled by the client"));
   if (index == embed_tokens_.size()) {
-    permit_->Settle(qos::Outcome::kSuccess);
+    qos::QosEngine::End end = EndOf(request_, info_.model, parts_.clock.Now(), qos::Outcome::kSuccess, nullptr);
+    end.prompt_tokens = embed_prompt_tokens_;
+    end.sample.counts = false;  // no token, no latency objective of a generation
+    parts_.qos.Settle(grant_, end);
     parts_.probe.Finished(request_, info_, absl::OkStatus(), nullptr);
-    std::exchange(embedded_, nullptr)(std::move(embeddings_), prompt_.max_tokens, info_);
+    std::exchange(embedded_, nullptr)(std::move(embeddings_), embed_prompt_tokens_, info_);
     return;
   }
   const absl::Status submitted = model_->scheduler().SubmitEmbedding(

@@ -13,8 +13,8 @@
 #include "engine/pipelines/pipelines.h"
 #include "engine/scheduler/token_stream.h"
 #include "flags/flag_gate.h"
-#include "qos/admission.h"
 #include "qos/breaker_registry.h"
+#include "qos/qos_engine.h"
 #include "services/request.h"
 #include "services/telemetry/request_probe.h"
 
@@ -44,7 +44,7 @@ class RequestFlow {
  public:
   struct Parts {
     flags::FlagGate& gate;
-    qos::Admission& admission;
+    qos::QosEngine& qos;
     qos::BreakerRegistry& breakers;
     engine::ModelPool& models;
     RequestProbe& probe;

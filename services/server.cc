@@ -5,6 +5,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/check.h"
 #include "base/file_watch.h"
 #include "base/log.h"
 #include "base/metrics.h"
@@ -17,10 +18,15 @@
 #include "fmt/format.h"
 #include "qos/admission.h"
 #include "qos/breaker_registry.h"
+#include "qos/qos_engine.h"
 #include "services/clients/flagd_sync.h"
+#include "services/clients/webhook.h"
+#include "services/decision_file.h"
 #include "services/flag_control.h"
 #include "services/grpc/grpc_server.h"
+#include "services/qos_control.h"
 #include "services/request_flow.h"
+#include "services/telemetry/machine_readings.h"
 #include "services/telemetry/metrics_endpoint.h"
 #include "services/telemetry/request_probe.h"
 #include "state/file_store.h"
@@ -29,6 +35,23 @@ namespace sluice::services {
 namespace {
 
 constexpr Duration kTick = std::chrono::milliseconds(5);
+constexpr size_t kKeptDecisions = 10'000;  // for sluicectl qos decisions
+
+// Numbers in [0, 1).
+std::function<double()> Randomness(uint64_t seed) {
+  return [engine = std::mt19937_64(seed)]() mutable { return std::uniform_real_distribution<double>()(engine); };
+}
+
+qos::OverloadOptions NeverOverloaded() {
+  constexpr qos::OverloadOptions::Triggers kNothing = {qos::kNever, qos::kNever, qos::kNever};
+  return {.shed_batch = kNothing, .shed_standard = kNothing, .shrink_caches = kNothing, .refuse_all = kNothing};
+}
+
+std::shared_ptr<const qos::PolicySet> NoPolicies() {
+  auto none = qos::PolicySet::Create({}, /*epoch=*/1);
+  SLUICE_CHECK(none.ok(), "no policies are valid policies");
+  return *std::move(none);
+}
 
 // One line, and one for each thing that now decides differently; or the reason why nothing changes.
 void LogUpdate(const flags::FlagUpdate& update) {
@@ -79,6 +102,14 @@ struct Server::Impl {
         flag_control(flag_sources, gate, store.get(), clock),
         admission(parts.runtime.admission, clock, registry),
         breakers(parts.runtime.breaker, clock, registry),
+        decision_file({.path = parts.runtime.decision_log_file, .max_bytes = parts.runtime.decision_log_max_bytes},
+                      clock, registry),
+        decisions(kKeptDecisions, parts.runtime.decision_log_file.empty() ? nullptr : &decision_file),
+        policies(NoPolicies(), clock, registry),
+        quotas({}, clock, registry, store.get()),
+        overload(parts.runtime.overload.enabled ? parts.runtime.overload.triggers : NeverOverloaded(), registry),
+        retries(parts.runtime.retry_budget, clock, registry),
+        qos_engine({policies, quotas, admission, overload, retries, decisions, clock}),
         models(
             parts.runtime.models, parts.make_backend,
             [this](const engine::ModelSpec& spec, std::unique_ptr<engine::Backend> backend) {
@@ -88,16 +119,31 @@ struct Server::Impl {
                                                          &compute_gate);
             },
             parts.probe, clock),
-        flow({gate, admission, breakers, models, request_probe, clock},
+        flow({gate, qos_engine, breakers, models, request_probe, clock},
              {.default_max_tokens = parts.runtime.default_max_tokens,
               .max_tokens_limit = parts.runtime.max_tokens_limit,
-              .default_deadline = parts.runtime.admission.default_deadline}) {}
+              .default_deadline = parts.runtime.admission.default_deadline}),
+        machine({.memory_limit_bytes = parts.runtime.overload.memory_limit_bytes}, clock),
+        webhooks(parts.runtime.server.grpc_address, clock, Randomness(parts.jitter_seed), registry),
+        qos_control({.engine = qos_engine,
+                     .policies = policies,
+                     .quotas = quotas,
+                     .admission = admission,
+                     .breakers = breakers,
+                     .overload = overload,
+                     .models = models,
+                     .metrics = registry,
+                     .clock = clock,
+                     .read_pressure = [this] { return machine.Read().pressure; },
+                     .webhooks = webhooks,
+                     .concurrency_limit = parts.runtime.concurrency_limit}) {}
 
   std::string State() const { return draining ? "draining" : ready ? "ready" : "starting"; }
   absl::Status Reload(flags::Layer layer, const absl::Status& read, flags::LayerContent content,
                       const std::string& cause);
   absl::Status ReloadFlags(absl::StatusOr<flags::LayerContent> file, const std::string& cause);
   absl::Status FollowFlags();
+  absl::Status FollowQos();
   void MarkStaleFlags();
   void KeepHouse();
   void WarmUp();
@@ -117,11 +163,21 @@ struct Server::Impl {
   FlagControl flag_control;
   qos::Admission admission;
   qos::BreakerRegistry breakers;
+  DecisionFile decision_file;
+  qos::DecisionLog decisions;
+  qos::PolicyEngine policies;
+  qos::Quotas quotas;
+  qos::OverloadGuard overload;
+  qos::RetryBudget retries;
+  qos::QosEngine qos_engine;
   engine::ModelPool models;
   RequestFlow flow;
+  MachineReadings machine;
+  Webhooks webhooks;
+  QosControl qos_control;
   std::unique_ptr<MetricsEndpoint> metrics;
   std::unique_ptr<GrpcServer> grpc;
-  std::unique_ptr<FileWatch> flags_watch;
+  std::unique_ptr<FileWatch> flags_watch, qos_watch;
   std::unique_ptr<FlagdSync> flagd_sync;  // null: no control plane
   bool remote_stale = false;              // the housekeeper's
 
@@ -145,6 +201,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerParts parts, const C
   auto impl = std::make_unique<Impl>(std::move(parts), std::move(flag_set), std::move(store), clock);
   LogFlags(*impl->gate.snapshot());
   Impl* const self = impl.get();
+  if (!self->parts.runtime.decision_log_file.empty()) SLUICE_RETURN_IF_ERROR(self->decision_file.Open());
   const config::ServerOptions& options = self->parts.runtime.server;
   if (!options.metrics_address.empty()) {
     SLUICE_ASSIGN_OR_RETURN(self->metrics, MetricsEndpoint::Start(options.metrics_address, self->registry,
@@ -157,6 +214,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerParts parts, const C
                                                          .flag_sources = self->flag_sources,
                                                          .flag_control = self->flag_control,
                                                          .admission = self->admission,
+                                                         .policies = self->policies,
+                                                         .quotas = self->quotas,
+                                                         .decisions = self->decisions,
+                                                         .qos_control = self->qos_control,
                                                          .breakers = self->breakers,
                                                          .clock = clock,
                                                          .request_drain =
@@ -167,6 +228,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerParts parts, const C
                                                          .state = [self] { return self->State(); }}));
   auto server = std::unique_ptr<Server>(new Server(std::move(impl)));
   SLUICE_RETURN_IF_ERROR(self->FollowFlags());
+  SLUICE_RETURN_IF_ERROR(self->FollowQos());
   self->housekeeper = std::thread([self] { self->KeepHouse(); });
   self->WarmUp();
   return server;
@@ -254,23 +316,31 @@ absl::Status Server::Impl::FollowFlags() {
   }
   const config::FlagOptions::Sync& sync = parts.runtime.flags.sync;
   if (sync.target.empty()) return absl::OkStatus();
-  const auto random = [engine = std::mt19937_64(parts.jitter_seed)]() mutable {
-    return std::uniform_real_distribution<double>()(engine);
-  };
-  SLUICE_ASSIGN_OR_RETURN(flagd_sync, FlagdSync::Start({.target = sync.target,
-                                                        .provider_id = "sluice",
-                                                        .selector = sync.selector,
-                                                        .tls = sync.tls,
-                                                        .ca_file = sync.ca_file,
-                                                        .certificate_file = sync.certificate_file,
-                                                        .key_file = sync.key_file,
-                                                        .stale_after = sync.stale_after},
-                                                       clock, random, [this](absl::StatusOr<RemoteFlags> remote) {
-                                                         flags::LayerContent content;
-                                                         if (remote.ok()) content.flags = remote->definitions.flags;
-                                                         (void)Reload(flags::Layer::kRemote, remote.status(),
-                                                                      std::move(content), "flagd sync");
-                                                       }));
+  SLUICE_ASSIGN_OR_RETURN(
+      flagd_sync, FlagdSync::Start({.target = sync.target,
+                                    .provider_id = "sluice",
+                                    .selector = sync.selector,
+                                    .tls = sync.tls,
+                                    .ca_file = sync.ca_file,
+                                    .certificate_file = sync.certificate_file,
+                                    .key_file = sync.key_file,
+                                    .stale_after = sync.stale_after},
+                                   clock, Randomness(parts.jitter_seed), [this](absl::StatusOr<RemoteFlags> remote) {
+                                     flags::LayerContent content;
+                                     if (remote.ok()) content.flags = remote->definitions.flags;
+                                     (void)Reload(flags::Layer::kRemote, remote.status(), std::move(content),
+                                                  "flagd sync");
+                                   }));
+  return absl::OkStatus();
+}
+
+absl::Status Server::Impl::FollowQos() {
+  if (parts.qos) SLUICE_RETURN_IF_ERROR(qos_control.Reload(*parts.qos, "start"));
+  if (parts.qos_file.empty()) return absl::OkStatus();
+  SLUICE_ASSIGN_OR_RETURN(qos_watch,
+                          FileWatch::Start({.paths = {parts.qos_file}}, [this](const std::vector<std::string>&) {
+                            (void)qos_control.Reload(config::LoadQosFile(parts.qos_file, /*epoch=*/1), "file changed");
+                          }));
   return absl::OkStatus();
 }
 
@@ -303,6 +373,10 @@ absl::Status Server::Impl::ReloadFlags(absl::StatusOr<flags::LayerContent> file,
 
 absl::Status Server::ReloadFlags(absl::StatusOr<flags::LayerContent> file, const std::string& cause) {
   return impl_->ReloadFlags(std::move(file), cause);
+}
+
+absl::Status Server::ReloadQos(absl::StatusOr<config::QosFile> file, const std::string& cause) {
+  return impl_->qos_control.Reload(std::move(file), cause);
 }
 
 void Server::Drain(Duration grace) {

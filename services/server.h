@@ -3,11 +3,13 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "config/qos_file.h"
 #include "config/server_config.h"
 #include "engine/models/model_pool.h"
 #include "flags/layers.h"
@@ -17,8 +19,10 @@ namespace sluice::services {
 
 struct ServerParts {
   config::RuntimeConfig runtime;
-  flags::Layers flags;   // default, file and env
-  FlagFiles flag_files;  // reloaded when they change; without yaml: never
+  flags::Layers flags;                 // default, file and env
+  FlagFiles flag_files;                // reloaded when they change; without yaml: never
+  std::optional<config::QosFile> qos;  // policies and quotas; nullopt: none
+  std::string qos_file;                // where they were read from: reloaded when it changes; empty: never
   std::vector<config::ApiKey> keys;
   engine::BackendFactory make_backend;
   engine::FileProbe probe;
@@ -43,6 +47,9 @@ class Server {
   // Replaces the file layer at once; the epoch goes up by one when that changes anything. The old set stays when `file`
   // is an error (of reading it) or makes the whole invalid: that is counted, logged and returned.
   absl::Status ReloadFlags(absl::StatusOr<flags::LayerContent> file, const std::string& cause);
+
+  // Replaces policies and quotas; the present ones stay when `file` is an error, which is counted, logged and returned.
+  absl::Status ReloadQos(absl::StatusOr<config::QosFile> file, const std::string& cause);
 
   // Readiness off, refuse new work with UNAVAILABLE (DRAINING), let open calls finish within `grace` (zero: the
   // configured one), cancel the rest. Blocks; idempotent.

@@ -106,6 +106,7 @@ void EngineCore::Sweep(MonoTime now) {
       const bool full = !s->stream->HasRoom();
       if (!full) s->paused_since = kInfiniteFuture;
       if (full && s->paused_since == kInfiniteFuture) s->paused_since = now;
+      s->was_paused |= full;
       if (full && now - s->paused_since >= options_.slow_reader_timeout) {
         probe_.SlowReader();
         Finish(*s, FinishReason::kError,
@@ -264,6 +265,8 @@ bool EngineCore::Accept(Sequence& s, int logits_row, MonoTime now) {
     s.first_token = now;
   } else {
     probe_.TokenGap(now - s.last_token);
+    if (!s.was_paused) s.longest_gap = std::max(s.longest_gap, now - s.last_token);
+    s.was_paused = false;
   }
   s.last_token = now;
   const TokenId token = sampled.token;
@@ -283,7 +286,10 @@ bool EngineCore::Accept(Sequence& s, int logits_row, MonoTime now) {
     Finish(s, FinishReason::kLength, absl::OkStatus());
     return false;
   }
-  if (!s.stream->HasRoom()) s.paused_since = now;
+  if (!s.stream->HasRoom()) {
+    s.paused_since = now;
+    s.was_paused = true;
+  }
   return true;
 }
 
@@ -303,6 +309,7 @@ void EngineCore::Finish(Sequence& s, FinishReason reason, absl::Status status) {
     summary.prefill = s.first_token - s.first_scheduled;
     summary.ttft = s.first_token - s.request.submitted;
     summary.decode = s.last_token - s.first_token;
+    summary.longest_gap = s.longest_gap;
   }
   if (s.slot >= 0) {
     Slot& slot = slots_[s.slot];
@@ -347,6 +354,7 @@ SchedulerStatus EngineCore::Status() const {
   status.slots = static_cast<int>(slots_.size());
   int held = 0;
   for (const auto& s : sequences_) {
+    if (!s->decoding()) status.uncomputed_prompt_tokens += s->uncomputed();
     if (s->waiting()) {
       ++status.waiting;
       continue;

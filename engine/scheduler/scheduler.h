@@ -54,10 +54,11 @@ struct Generation {
 
 struct SchedulerStatus {
   int slots = 0;
-  int running = 0;   // hold a slot
-  int waiting = 0;   // wait for a slot
-  int paused = 0;    // running, but their reader is slow
-  int orphaned = 0;  // slots held by nobody: anything but 0 is a bug
+  int running = 0;                       // hold a slot
+  int waiting = 0;                       // wait for a slot
+  int paused = 0;                        // running, but their reader is slow
+  int orphaned = 0;                      // slots held by nobody: anything but 0 is a bug
+  int64_t uncomputed_prompt_tokens = 0;  // of everybody who waits or prefills; what reuse may spare is in it
   uint64_t kv_tokens_used = 0;
   uint64_t kv_tokens_total = 0;
   uint64_t steps = 0;

@@ -46,6 +46,8 @@ struct Sequence {
   MonoTime first_scheduled{};
   MonoTime first_token{};
   MonoTime last_token{};
+  Duration longest_gap{};                   // between two tokens, but for those that a slow reader caused
+  bool was_paused = false;                  // by a slow reader, since the last token
   MonoTime paused_since = kInfiniteFuture;  // its stream is full since then
   bool finished = false;                    // its stream was told; to be erased
 };

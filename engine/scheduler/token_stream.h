@@ -42,6 +42,7 @@ struct GenerationSummary {
   Duration prefill{};         // first scheduled step → first token sampled
   Duration ttft{};            // submitted → first token sampled
   Duration decode{};          // first token → last token
+  Duration longest_gap{};     // between two tokens, but for those that a slow reader caused
   float min_top2_margin = 0;  // smallest greedy margin seen; 0 when not greedy
 };
 

@@ -44,10 +44,12 @@ std::string ToJson(const google::protobuf::Message& message);
 int FlagsCommand(const Args& args);
 int GenerateCommand(const Args& args);
 int ModelsCommand(const Args& args);
+int QosCommand(const Args& args);
 int StatusCommand(const Args& args);
 const Command& FlagsSpec();
 const Command& GenerateSpec();
 const Command& ModelsSpec();
+const Command& QosSpec();
 const Command& StatusSpec();
 
 }  // namespace sluice::cli

@@ -33,6 +33,7 @@ std::vector<Entry> Commands() {
   return {{GenerateSpec(), GenerateCommand},
           {ModelsSpec(), ModelsCommand},
           {FlagsSpec(), FlagsCommand},
+          {QosSpec(), QosCommand},
           {StatusSpec(), StatusCommand}};
 }
 

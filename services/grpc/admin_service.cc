@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "base/strings.h"
 #include "services/grpc/operation.h"
+#include "services/grpc/qos_codec.h"
 #include "services/grpc/request_codec.h"
 
 namespace sluice::services {
@@ -68,15 +69,6 @@ void EncodeEngine(const engine::LoadedModel& model, v1::EngineStatus& engine) {
   engine.set_prefill_tokens_per_second(status.prefill_tokens_per_second);
   engine.set_last_step_age_ms(ToMillis(status.last_step_age));
   engine.set_healthy(status.healthy);
-}
-
-void EncodeBreaker(const qos::BreakerRegistry::Entry& entry, v1::BreakerStatus& breaker) {
-  breaker.set_model(entry.model);
-  breaker.set_pipeline(entry.pipeline);
-  breaker.set_state(std::string(qos::BreakerStateName(entry.snapshot.state)));
-  breaker.set_failure_rate(entry.snapshot.failure_rate);
-  breaker.set_slow_call_rate(entry.snapshot.slow_call_rate);
-  breaker.set_buffered_calls(entry.snapshot.buffered_calls);
 }
 
 void EncodeFlags(const flags::FlagSet& set, v1::GetStatusResponse& response) {

@@ -25,6 +25,7 @@ struct FieldLimits {
 std::unique_ptr<grpc::Service> MakeInferenceService(DoorContext doors, const CallGuard& guard);
 std::unique_ptr<grpc::Service> MakeAdminService(DoorContext doors, const CallGuard& guard);
 std::unique_ptr<grpc::Service> MakeFlagService(DoorContext doors, const CallGuard& guard);
+std::unique_ptr<grpc::Service> MakeQosService(DoorContext doors, const CallGuard& guard);
 std::unique_ptr<grpc::Service> MakeOipService(DoorContext doors, const CallGuard& guard);
 
 }  // namespace sluice::services

@@ -14,6 +14,7 @@
 #include "qos/admission.h"
 #include "qos/breaker_registry.h"
 #include "services/flag_control.h"
+#include "services/qos_control.h"
 #include "services/request_flow.h"
 
 namespace sluice::services {
@@ -26,6 +27,10 @@ struct DoorContext {
   flags::FlagSources& flag_sources;
   FlagControl& flag_control;
   qos::Admission& admission;
+  qos::PolicyEngine& policies;
+  qos::Quotas& quotas;
+  qos::DecisionLog& decisions;
+  QosControl& qos_control;
   qos::BreakerRegistry& breakers;
   const Clock& clock;
   std::function<void(Duration grace)> request_drain;  // AdminService.Drain; zero: the configured grace

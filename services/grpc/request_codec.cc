@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "base/status.h"
 #include "base/strings.h"
 
@@ -198,6 +199,19 @@ std::vector<std::string> DecodeStop(const v1::GenerateRequest& m, const FieldLim
   return {m.stop().begin(), m.stop().end()};
 }
 
+// llm-d's header: the objective for the time to the first token, in ms.
+Duration DecodeTtftObjective(const CallContext& call, Checker& check) {
+  const auto header = call.headers.find("x-llm-d-slo-ttft-ms");
+  if (header == call.headers.end()) return Duration::zero();
+  double ms = 0;
+  if (!absl::SimpleAtod(header->second, &ms) || !(ms > 0) || ms > static_cast<double>(kMaxDeadlineMs)) {
+    check.Violate("header x-llm-d-slo-ttft-ms",
+                  fmt::format("got '{}'; allowed above 0 to {}", header->second, kMaxDeadlineMs));
+    return Duration::zero();
+  }
+  return FromMillis(ms);
+}
+
 // What Generate and Embed say alike.
 template <typename Message>
 InferenceRequest DecodeCommon(const Message& m, const CallContext& call, const FieldLimits& limits, Checker& check) {
@@ -213,6 +227,7 @@ InferenceRequest DecodeCommon(const Message& m, const CallContext& call, const F
   request.arrival = call.arrival;
   request.previous_attempts = call.previous_attempts;
   request.deadline = call.deadline;
+  request.ttft_objective = DecodeTtftObjective(call, check);
   check.RequestId(m.request_id(), limits.max_id_bytes);
   check.Id("model", m.model(), limits.max_id_bytes);
   check.Id("user", m.user(), limits.max_id_bytes);
@@ -313,6 +328,7 @@ void EncodeFinish(const engine::GenerationSummary& summary, const FlowInfo& info
   finish.mutable_usage()->set_prompt_tokens(summary.prompt_tokens);
   finish.mutable_usage()->set_output_tokens(summary.output_tokens);
   finish.mutable_usage()->set_cached_tokens(summary.cached_tokens);
+  finish.mutable_usage()->set_max_tokens_limit(info.max_tokens_limit);
   v1::Timings& timings = *finish.mutable_timings();
   timings.set_queue_wait_ms(ToMillis(summary.queue_wait));
   timings.set_prefill_ms(ToMillis(summary.prefill));
