@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "config/config_loader.h"
+#include "config/qos_file.h"
 #include "engine/backend/synthetic_backend.h"
 #include "gtest/gtest.h"
 #include "services/server.h"
@@ -32,6 +33,8 @@ struct TestServerOptions {
   std::string grpc_address = "127.0.0.1:0";
   std::string flags_file;              // in place of the flags above; watched
   flags::LayerContent flag_variables;  // what the environment says
+  std::string qos_file;                // policies and quotas; watched
+  bool enforce_policies = false;       // the flag qos_policy without dry_run
   bool metrics = false;                // needed for Scrape; the listener takes two seconds to close
 };
 
@@ -57,8 +60,14 @@ class TestServer {
          .enabled = true,
          .rollout_bps = flags::kBuckets,
          .salt = "qos",
-         .dry_run = true,
+         .dry_run = !o.enforce_policies,
          .parent = "phase5"}};
+    if (!o.qos_file.empty()) {
+      auto qos = config::LoadQosFile(o.qos_file, /*epoch=*/1);
+      SLUICE_CHECK(qos.ok(), "the test's policies are valid");
+      parts.qos = *std::move(qos);
+      parts.qos_file = o.qos_file;
+    }
     if (!o.flags_file.empty()) {
       auto layers = config::LoadFlagLayers(o.flags_file, nullptr);
       SLUICE_CHECK(layers.ok(), "the test's flags are valid");

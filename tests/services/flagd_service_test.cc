@@ -21,6 +21,7 @@
 #include "gtest/gtest.h"
 #include "services/grpc/struct_codec.h"
 #include "tests/services/flag_documents.h"
+#include "tests/services/qos_parts.h"
 #include "tests/support/manual_clock.h"
 
 namespace sluice::services {
@@ -106,8 +107,7 @@ class FlagdServiceTest : public testing::Test {
   engine::EngineMetrics engine_metrics_{metrics_};
   RequestProbe probe_{metrics_, clock_};
   flags::FlagGate gate_{MakeFlags(), metrics_};
-  qos::Admission admission_{{}, clock_, metrics_};
-  qos::BreakerRegistry breakers_{{}, clock_, metrics_};
+  test::QosParts qos_{clock_, metrics_};
   engine::ModelPool models_{{},
                             [](const engine::ModelSpec&) -> absl::StatusOr<std::unique_ptr<engine::Backend>> {
                               return absl::UnimplementedError("no models here");
@@ -119,7 +119,8 @@ class FlagdServiceTest : public testing::Test {
                             },
                             [](const std::string&) { return absl::OkStatus(); },
                             clock_};
-  RequestFlow flow_{{gate_, admission_, breakers_, models_, probe_, clock_}, {}};
+  test::QosControlParts qos_control_{qos_, models_, clock_, metrics_};
+  RequestFlow flow_{{gate_, qos_.engine, qos_.breakers, models_, probe_, clock_}, {}};
   flags::FlagSources sources_{gate_, {}, [](const flags::FlagUpdate&) {}};
   FlagControl control_{sources_, gate_, nullptr, clock_};
   CallGuard guard_;
@@ -128,8 +129,12 @@ class FlagdServiceTest : public testing::Test {
                      .gate = gate_,
                      .flag_sources = sources_,
                      .flag_control = control_,
-                     .admission = admission_,
-                     .breakers = breakers_,
+                     .admission = qos_.admission,
+                     .policies = qos_.policies,
+                     .quotas = qos_.quotas,
+                     .decisions = qos_.decisions,
+                     .qos_control = qos_control_.control,
+                     .breakers = qos_.breakers,
                      .clock = clock_,
                      .request_drain = [](Duration) {},
                      .state = [] { return std::string("ready"); }};

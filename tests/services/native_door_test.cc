@@ -19,6 +19,7 @@
 #include "services/grpc/doors.h"
 #include "sluice/v1/admin.grpc.pb.h"
 #include "sluice/v1/inference.grpc.pb.h"
+#include "tests/services/qos_parts.h"
 #include "tests/support/manual_clock.h"
 
 namespace sluice::services {
@@ -104,8 +105,7 @@ class NativeDoorTest : public testing::Test {
   engine::EngineMetrics engine_metrics_{metrics_};
   RequestProbe probe_{metrics_, clock_};
   flags::FlagGate gate_{Flags(), metrics_};
-  qos::Admission admission_{{}, clock_, metrics_};
-  qos::BreakerRegistry breakers_{{}, clock_, metrics_};
+  test::QosParts qos_{clock_, metrics_};
   engine::ModelPool models_{
       {.models = {Spec("default"), Spec("large"), Spec("broken")}, .memory_budget_bytes = 1 << 30},
       MakeBackend,
@@ -115,7 +115,8 @@ class NativeDoorTest : public testing::Test {
       },
       [](const std::string&) { return absl::OkStatus(); },
       clock_};
-  RequestFlow flow_{{gate_, admission_, breakers_, models_, probe_, clock_}, {}};
+  test::QosControlParts qos_control_{qos_, models_, clock_, metrics_};
+  RequestFlow flow_{{gate_, qos_.engine, qos_.breakers, models_, probe_, clock_}, {}};
   flags::FlagSources sources_{gate_, {}, [](const flags::FlagUpdate&) {}};
   FlagControl control_{sources_, gate_, nullptr, clock_};
   std::atomic<int64_t> drained_with_ms_{-1};
@@ -135,8 +136,12 @@ class NativeDoorTest : public testing::Test {
       .gate = gate_,
       .flag_sources = sources_,
       .flag_control = control_,
-      .admission = admission_,
-      .breakers = breakers_,
+      .admission = qos_.admission,
+      .policies = qos_.policies,
+      .quotas = qos_.quotas,
+      .decisions = qos_.decisions,
+      .qos_control = qos_control_.control,
+      .breakers = qos_.breakers,
       .clock = clock_,
       .request_drain = [this](Duration grace) { drained_with_ms_ = static_cast<int64_t>(ToMillis(grace)); },
       .state = [] { return std::string("ready"); }};
@@ -331,7 +336,7 @@ TEST_F(NativeDoorTest, OperationsLeaveAnAuditLine) {
 TEST_F(NativeDoorTest, StatusShowsEnginesBreakersAndFlags) {
   v1::TokenizeResponse tokens;
   ASSERT_TRUE(Tokenize("root", "large", &tokens).ok());
-  breakers_.Get("large", "ttft").ForceState(qos::BreakerState::kForcedOpen);
+  qos_.breakers.Get("large", "ttft").ForceState(qos::BreakerState::kForcedOpen);
   clock_.Advance(std::chrono::seconds(5));
   v1::GetStatusResponse status;
   ASSERT_TRUE(Call(&v1::AdminService::Stub::GetStatus, "root", v1::GetStatusRequest(), &status).ok());
