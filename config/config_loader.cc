@@ -149,19 +149,15 @@ void ReadEngine(Section engine, engine::SchedulerOptions* out, engine::ModelSpec
   engine.Millis("slow_reader_timeout_ms", 1, kHourMs, &out->slow_reader_timeout);
 }
 
-// The ceiling is streaming.maxConcurrentStreams; floor and start are below it unless somebody says otherwise.
+// The ceiling is streaming.maxConcurrentStreams, which MAX_CONCURRENT may lower below what a file says here: then it
+// holds for floor and start as well.
 void ReadAdaptive(Section adaptive, int ceiling, qos::ConcurrencyLimitOptions* out) {
   out->ceiling = ceiling;
   adaptive.Bool("enabled", &out->enabled);
-  const std::string at_most = fmt::format("at most streaming.maxConcurrentStreams, {}", ceiling);
-  const auto below_ceiling = [&](std::string_view key, int* value) {
-    const Source source = adaptive.Integer(key, 1, kMostConcurrent, value);
-    if (*value <= ceiling) return;
-    if (source != Source::kDefault) adaptive.Fault(key, fmt::format("{} is above the ceiling", *value), at_most);
-    *value = ceiling;
-  };
-  below_ceiling("floor", &out->floor);
-  below_ceiling("initial", &out->initial);
+  adaptive.Integer("floor", 1, kMostConcurrent, &out->floor);
+  adaptive.Integer("initial", 1, kMostConcurrent, &out->initial);
+  out->floor = std::min(out->floor, ceiling);
+  out->initial = std::min(out->initial, ceiling);
   adaptive.Integer("probe", 1, 1000, &out->probe);
   adaptive.Number("tolerance", 1, 10, &out->tolerance);
   adaptive.Number("smoothing", 0.01, 1, &out->smoothing);
