@@ -114,6 +114,7 @@ void QosControl::Run() {
 }
 
 void QosControl::Judge() {
+  parts_.breakers.Tick();
   const qos::Pressure pressure = parts_.read_pressure();
   const qos::OverloadState before = parts_.overload.state(), overload = parts_.overload.Update(pressure);
   EngineState engines = Look(parts_.models);
@@ -140,9 +141,7 @@ void QosControl::Judge() {
                             {"refuse_all", fmt::format("{:.2f}", overload.refuse_all), true}});
     unload |= overload.shrink_caches > before.shrink_caches;
   }
-  if (unload) {
-    for (const std::string& name : parts_.models.UnloadIdle()) LogWarning("idle model unloaded", {{"model", name}});
-  }
+  if (unload) parts_.models.UnloadIdle();
 }
 
 bool QosControl::Perform(const qos::ActionOrder& order) {

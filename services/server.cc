@@ -37,6 +37,18 @@ namespace {
 constexpr Duration kTick = std::chrono::milliseconds(5);
 constexpr size_t kKeptDecisions = 10'000;  // for sluicectl qos decisions
 
+constexpr size_t kMaxBreakers = 256;
+
+void LogTransition(std::string_view model, std::string_view pipeline, const qos::Transition& transition) {
+  LogWarning("circuit breaker", {{"model", std::string(model)},
+                                 {"pipeline", std::string(pipeline)},
+                                 {"from", std::string(qos::BreakerStateName(transition.from))},
+                                 {"to", std::string(qos::BreakerStateName(transition.to))},
+                                 {"cause", std::string(qos::TransitionCauseName(transition.cause))},
+                                 {"who", transition.who},
+                                 {"why", transition.why}});
+}
+
 // Numbers in [0, 1).
 std::function<double()> Randomness(uint64_t seed) {
   return [engine = std::mt19937_64(seed)]() mutable { return std::uniform_real_distribution<double>()(engine); };
@@ -101,7 +113,7 @@ struct Server::Impl {
         flag_sources(gate, parts.flags, LogUpdate),
         flag_control(flag_sources, gate, store.get(), clock),
         admission(parts.runtime.admission, clock, registry),
-        breakers(parts.runtime.breaker, clock, registry),
+        breakers(parts.runtime.breaker, clock, registry, kMaxBreakers, LogTransition),
         decision_file({.path = parts.runtime.decision_log_file, .max_bytes = parts.runtime.decision_log_max_bytes},
                       clock, registry),
         decisions(kKeptDecisions, parts.runtime.decision_log_file.empty() ? nullptr : &decision_file),
