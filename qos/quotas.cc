@@ -24,6 +24,7 @@ constexpr size_t kMostAccounts = 2;  // of one request: of its model, of all mod
 
 struct Tenant {
   std::string name;
+  size_t shard = 0;
   std::vector<std::shared_ptr<QuotaAccount>> accounts;  // a reservation keeps those that a new rule took away
   int open = 0;
   std::list<Tenant*>::iterator idle;  // valid while open == 0
@@ -136,6 +137,7 @@ Tenant& Quotas::Impl::TenantOf(std::string_view name, const Rules& its_rules, Mo
   auto made = std::make_unique<Tenant>();
   Tenant& tenant = *made;
   tenant.name = name;
+  tenant.shard = QuotaShardOf(name);
   Fit(tenant, its_rules, now);
   tenant.idle = idle.insert(idle.end(), &tenant);
   tenants.emplace(tenant.name, std::move(made));
@@ -200,7 +202,7 @@ Quotas::Impl::Changes Quotas::Impl::Untold() {
   for (const auto& [name, tenant] : tenants) {
     for (const auto& account : tenant->accounts) {
       if (account->untold() == QuotaAmounts{}) continue;
-      changes[QuotaShardOf(name)].push_back(
+      changes[tenant->shard].push_back(
           {.account = {name, account->model()}, .buckets = account->buckets(), .delta = account->untold()});
     }
   }
@@ -213,7 +215,7 @@ void Quotas::Impl::Learn(size_t shard, const QuotaUsages& usages, const std::vec
   MutexLock lock(mu);
   const MonoTime now = clock.Now();
   for (const auto& [name, tenant] : tenants) {
-    if (QuotaShardOf(name) != shard) continue;
+    if (tenant->shard != shard) continue;
     for (const auto& account : tenant->accounts) {
       const QuotaAccountName key{name, account->model()};
       const auto usage = usages.find(key);
