@@ -2,250 +2,249 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
-#include <cmath>
+#include <chrono>
 #include <list>
-#include <string_view>
-#include <unordered_map>
+#include <string>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "base/log.h"
 #include "base/mutex.h"
-#include "base/reason.h"
 #include "base/status.h"
+#include "base/strings.h"
 #include "fmt/format.h"
+#include "qos/quota_account.h"
 #include "qos/quota_usage.h"
-#include "qos/token_bucket.h"
 #include "state/state_store.h"
 
 namespace sluice::qos {
 namespace {
 
-constexpr double kMinute = 60;
-constexpr char kPrefix[] = "qos/quota-usage/";
-constexpr int kMaxReplicas = 1000;
-constexpr size_t kMaxShareBytes = state::kMaxValueBytes / 2;
-// A replica that has not written for so long has gone: what it had running has ended.
-constexpr Duration kGoneAfter = std::chrono::seconds(30);
-// When somebody else's request will end is not known.
-constexpr Duration kRetryConcurrency = std::chrono::seconds(1);
+constexpr size_t kMostAccounts = 2;  // of one request: of its model, of all models
 
-double RequestCapacity(const QuotaLimits& l) {
-  if (l.requests_per_second <= 0) return 0;
-  return l.request_burst > 0 ? l.request_burst : std::max(1.0, l.requests_per_second);
-}
-
-// One rule's account of one tenant.
-struct Account {
-  Account(std::string k, const QuotaLimits& l, MonoTime now)
-      : key(std::move(k)),
-        limits(l),
-        requests(RequestCapacity(l), l.requests_per_second, now),
-        prompt(static_cast<double>(l.prompt_tokens_per_minute),
-               static_cast<double>(l.prompt_tokens_per_minute) / kMinute, now),
-        output(static_cast<double>(l.output_tokens_per_minute),
-               static_cast<double>(l.output_tokens_per_minute) / kMinute, now) {}
-
-  void Resize(const QuotaLimits& l, MonoTime now) {
-    limits = l;
-    requests.Resize(RequestCapacity(l), l.requests_per_second, now);
-    const auto per_minute = [now](TokenBucket& bucket, int64_t n) {
-      bucket.Resize(static_cast<double>(n), static_cast<double>(n) / kMinute, now);
-    };
-    per_minute(prompt, l.prompt_tokens_per_minute);
-    per_minute(output, l.output_tokens_per_minute);
-  }
-
-  const std::string key;
-  QuotaLimits limits;
-  TokenBucket requests, prompt, output;
-  int elsewhere = 0;  // running on other replicas, as far as is known
-  QuotaUsage own;     // running totals of this replica; own.running: reservations out
-};
-using Accounts = std::list<std::shared_ptr<Account>>;  // used last, first
-
-// What of a request a limit is about, and whether it is met.
-struct Shortage {
-  Reason reason;
-  std::string what;                     // "prompt_tokens_per_minute 1000, 12 left, 300 asked for"
-  std::optional<Duration> retry_after;  // nullopt: waiting does not help
+struct Tenant {
+  std::string name;
+  size_t shard = 0;
+  std::vector<std::shared_ptr<QuotaAccount>> accounts;  // a reservation keeps those that a new rule took away
+  int open = 0;
+  std::list<Tenant*>::iterator idle;  // valid while open == 0
 };
 
-std::optional<Shortage> Short(TokenBucket& bucket, double n, MonoTime now, Reason reason, std::string_view name,
-                              double limit) {
-  if (bucket.Has(n, now)) return std::nullopt;
-  const double left = std::max(0.0, std::floor(bucket.Level(now)));
-  if (n > bucket.capacity()) {
-    return Shortage{reason, fmt::format("{} {:g}: {:g} asked for, which never fits", name, limit, n), std::nullopt};
-  }
-  return Shortage{reason, fmt::format("{} {:g}: {:g} left, {:g} asked for", name, limit, left, n),
-                  bucket.WaitFor(n, now)};
+using Rules = std::vector<QuotaRule>;  // of one tenant, one per model
+
+bool Covers(std::string_view rule_model, std::string_view model) { return rule_model == "*" || rule_model == model; }
+
+std::string Subject(const std::string& tenant, const QuotaAccount& account) {
+  return account.model() == "*" ? "tenant:" + tenant : fmt::format("tenant:{},model:{}", tenant, account.model());
 }
 
-std::optional<Shortage> FirstShortage(Account& a, const Request& request, MonoTime now) {
-  const QuotaLimits& l = a.limits;
-  const int running = a.own.running + a.elsewhere;
-  if (l.concurrent_requests > 0 && running >= l.concurrent_requests) {
-    return Shortage{Reason::kQuotaConcurrency,
-                    fmt::format("concurrent_requests {}: {} run", l.concurrent_requests, running), kRetryConcurrency};
+int64_t Millis(WallTime wall) {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(wall.time_since_epoch()).count();
+}
+
+// One refusal of all that lacks; `subjects` as many.
+absl::Status Refuse(const std::vector<QuotaLack>& lacks, const std::vector<std::string>& subjects) {
+  size_t worst = 0;
+  const auto wait = [&](size_t i) { return lacks[i].retry_after.value_or(Duration::max()); };
+  ErrorDetails details;
+  for (size_t i = 0; i < lacks.size(); ++i) {
+    if (wait(i) > wait(worst)) worst = i;
+    details.violations.push_back(
+        {.field = subjects[i],
+         .description = fmt::format("{}: asks for {:.0f}, {:.0f} left of {:.0f}", lacks[i].limit, lacks[i].asked,
+                                    lacks[i].left, lacks[i].allowed)});
   }
-  if (auto s = Short(a.requests, 1, now, Reason::kQuotaRequests, "requests_per_second", l.requests_per_second))
-    return s;
-  if (auto s = Short(a.prompt, request.prompt_tokens, now, Reason::kQuotaPromptTokens, "prompt_tokens_per_minute",
-                     static_cast<double>(l.prompt_tokens_per_minute))) {
-    return s;
-  }
-  return Short(a.output, request.max_tokens, now, Reason::kQuotaOutputTokens, "output_tokens_per_minute",
-               static_cast<double>(l.output_tokens_per_minute));
+  details.retry_after = lacks[worst].retry_after;
+  const std::string message = fmt::format("quota of {}: {}{}", subjects[worst], details.violations[worst].description,
+                                          details.retry_after ? "" : "; never enough: ask for less");
+  return MakeError(lacks[worst].reason, message, std::move(details));
 }
 
 }  // namespace
 
-struct Quotas::Reservation::Held {
-  Quotas::Impl* quotas;  // outlives every reservation
-  std::vector<std::shared_ptr<Account>> accounts;
-  int prompt_tokens, output_tokens;
-};
-
 struct Quotas::Impl {
-  Impl(std::vector<QuotaRule> r, const Clock& c, MetricsRegistry& registry, state::StateStore* s)
-      : clock(c),
-        store(s),
-        refusals(registry.AddCounter("sluice_qos_quota_refusals_total", "Requests beyond a quota", {"reason"})),
-        tenants(registry.AddGauge("sluice_qos_quota_tenants", "Accounts of tenants that are remembered").With({})),
-        stale(registry.AddGauge("sluice_qos_quota_stale", "1 while usage cannot be shared with other replicas")
-                  .With({})) {
-    auto& reserved = registry.AddGauge("sluice_qos_quota_reserved_tokens", "Reserved and not settled yet", {"kind"});
-    reserved_prompt = &reserved.With({"prompt"});
-    reserved_output = &reserved.With({"output"});
-    SetRules(std::move(r));
-  }
+  Impl(std::vector<QuotaRule> rules, const Clock& c, MetricsRegistry& registry, state::StateStore* s);
 
-  void SetRules(std::vector<QuotaRule> r) ABSL_LOCKS_EXCLUDED(mu);
-  // The accounts that a request is charged to; made when they are new. False: no room for another one.
-  bool Collect(const Request& request, MonoTime now, std::vector<std::shared_ptr<Account>>& found)
+  void Index(std::vector<QuotaRule> rules) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  const Rules& RulesOf(std::string_view tenant) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  Tenant& TenantOf(std::string_view name, const Rules& its_rules, MonoTime now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  void ForgetIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // Its accounts are those of `its_rules`; what stays keeps its usage.
+  static void Fit(Tenant& tenant, const Rules& its_rules, MonoTime now);
+  absl::Status RefusalOf(const Tenant& tenant, std::string_view model, const QuotaAmounts& amounts, MonoTime now)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  std::shared_ptr<Account> Find(const QuotaRule& rule, std::string_view tenant, MonoTime now)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  bool MakeRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  absl::Status Refuse(const Request& request, const Shortage& shortage, const Account& account)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  void Release(const Reservation::Held& held, int prompt_tokens, int output_tokens, bool used) ABSL_LOCKS_EXCLUDED(mu);
+  void Close(Reservation::Held& held, const QuotaAmounts& used) ABSL_LOCKS_EXCLUDED(mu);
 
-  // --- sharing ---
-  struct Peer {
-    uint64_t revision = 0;
-    MonoTime changed{};
-    QuotaUsages usages;  // what was charged here already
-  };
-  absl::Status Publish() ABSL_LOCKS_EXCLUDED(mu);
-  void Learn(const state::Listing& listing) ABSL_LOCKS_EXCLUDED(mu);
-  void Charge(const QuotaUsages& before, const QuotaUsages& after, MonoTime now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  absl::Status Exchange() ABSL_LOCKS_EXCLUDED(mu);  // the first error; what could be exchanged was
+  using Changes = std::array<std::vector<QuotaChange>, kQuotaShards>;
+  Changes Untold() ABSL_LOCKS_EXCLUDED(mu);
+  void Learn(size_t shard, const QuotaUsages& usages, const std::vector<QuotaChange>& told, WallTime wall)
+      ABSL_LOCKS_EXCLUDED(mu);
 
   const Clock& clock;
   state::StateStore* const store;
-  Family<Counter>& refusals;
-  Gauge &tenants, &stale;
-  Gauge *reserved_prompt, *reserved_output;
-  std::atomic<bool> limited{false};  // atomic: read by every request; false: there are no rules
+  std::array<Counter*, 4> refusals;  // from kQuotaRequests
+  Gauge *tenants_gauge, *reserved_prompt, *reserved_output;
+  Gauge* stale;
 
-  Mutex mu;  // leaf lock
-  std::vector<QuotaRule> rules ABSL_GUARDED_BY(mu);
-  Accounts accounts ABSL_GUARDED_BY(mu);
-  std::unordered_map<std::string_view, Accounts::iterator> by_key ABSL_GUARDED_BY(mu);  // views of Account::key
-
-  // Of Sync's thread.
-  std::string own_key;
-  uint64_t own_revision = 0;
-  std::map<std::string, Peer> peers;
+  Mutex mu;  // protects all below; the clock is all that is called under it
+  absl::flat_hash_map<std::string, Rules> named ABSL_GUARDED_BY(mu);
+  Rules others ABSL_GUARDED_BY(mu);  // of every tenant not named
+  absl::flat_hash_map<std::string, std::unique_ptr<Tenant>> tenants ABSL_GUARDED_BY(mu);
+  std::list<Tenant*> idle ABSL_GUARDED_BY(mu);  // without open reservations, longest idle first
 };
 
-void Quotas::Impl::SetRules(std::vector<QuotaRule> r) {
+struct Quotas::Reservation::Held {
+  Impl* impl;
+  Tenant* tenant;  // not forgotten while it has one open
+  QuotaAmounts reserved{};
+  std::array<std::shared_ptr<QuotaAccount>, kMostAccounts> accounts;  // null: fewer
+  std::array<QuotaAccount::Share, kMostAccounts> shares;
+};
+
+Quotas::Impl::Impl(std::vector<QuotaRule> rules, const Clock& c, MetricsRegistry& registry, state::StateStore* s)
+    : clock(c), store(s) {
+  auto& family = registry.AddCounter("sluice_qos_quota_refusals_total", "Requests beyond a quota", {"reason"});
+  constexpr std::array<Reason, 4> kReasons = {Reason::kQuotaRequests, Reason::kQuotaConcurrency,
+                                              Reason::kQuotaPromptTokens, Reason::kQuotaOutputTokens};
+  for (size_t i = 0; i < refusals.size(); ++i) refusals[i] = &family.With({std::string(ReasonWord(kReasons[i]))});
+  tenants_gauge = &registry.AddGauge("sluice_qos_quota_tenants", "Tenants whose usage is remembered").With({});
+  auto& reserved = registry.AddGauge("sluice_qos_quota_reserved_tokens", "Tokens reserved and not settled", {"kind"});
+  reserved_prompt = &reserved.With({"prompt"});
+  reserved_output = &reserved.With({"output"});
+  stale = &registry.AddGauge("sluice_qos_quota_stale", "1 while usage cannot be shared with other replicas").With({});
+  MutexLock lock(mu);
+  Index(std::move(rules));
+}
+
+void Quotas::Impl::Index(std::vector<QuotaRule> rules) {
+  named.clear();
+  others.clear();
+  for (QuotaRule& rule : rules) {
+    Rules& its_rules = rule.tenant == "*" ? others : named[rule.tenant];
+    std::erase_if(its_rules, [&](const QuotaRule& earlier) { return earlier.model == rule.model; });
+    its_rules.push_back(std::move(rule));
+  }
+}
+
+const Rules& Quotas::Impl::RulesOf(std::string_view tenant) const {
+  const auto it = named.find(ToAbsl(tenant));
+  return it == named.end() ? others : it->second;
+}
+
+Tenant& Quotas::Impl::TenantOf(std::string_view name, const Rules& its_rules, MonoTime now) {
+  if (const auto it = tenants.find(ToAbsl(name)); it != tenants.end()) return *it->second;
+  auto made = std::make_unique<Tenant>();
+  Tenant& tenant = *made;
+  tenant.name = name;
+  tenant.shard = QuotaShardOf(name);
+  Fit(tenant, its_rules, now);
+  tenant.idle = idle.insert(idle.end(), &tenant);
+  tenants.emplace(tenant.name, std::move(made));
+  ForgetIdle();
+  tenants_gauge->Set(static_cast<double>(tenants.size()));
+  return tenant;
+}
+
+void Quotas::Impl::ForgetIdle() {
+  // The newest is about to be used.
+  while (tenants.size() > kMaxTenants && idle.size() > 1) {
+    const std::string name = idle.front()->name;
+    idle.pop_front();
+    tenants.erase(name);
+  }
+}
+
+void Quotas::Impl::Fit(Tenant& tenant, const Rules& its_rules, MonoTime now) {
+  std::vector<std::shared_ptr<QuotaAccount>> fitting;
+  for (const QuotaRule& rule : its_rules) {
+    const auto it =
+        std::ranges::find_if(tenant.accounts, [&](const auto& account) { return account->model() == rule.model; });
+    if (it == tenant.accounts.end()) {
+      fitting.push_back(std::make_shared<QuotaAccount>(rule.model, rule.limits, now));
+    } else {
+      (*it)->SetLimits(rule.limits, now);
+      fitting.push_back(*it);
+    }
+  }
+  tenant.accounts = std::move(fitting);
+}
+
+absl::Status Quotas::Impl::RefusalOf(const Tenant& tenant, std::string_view model, const QuotaAmounts& amounts,
+                                     MonoTime now) {
+  std::vector<QuotaLack> lacks;
+  std::vector<std::string> subjects;
+  for (const auto& account : tenant.accounts) {
+    if (!Covers(account->model(), model)) continue;
+    account->Check(amounts, now, lacks);
+    if (lacks.size() > subjects.size()) subjects.resize(lacks.size(), Subject(tenant.name, *account));
+  }
+  return lacks.empty() ? absl::OkStatus() : Refuse(lacks, subjects);
+}
+
+void Quotas::Impl::Close(Reservation::Held& held, const QuotaAmounts& used) {
   MutexLock lock(mu);
   const MonoTime now = clock.Now();
-  rules = std::move(r);
-  // An account belongs to the rule that its key begins with.
-  for (auto it = accounts.begin(); it != accounts.end();) {
-    Account& account = **it;
-    const auto rule = std::find_if(rules.begin(), rules.end(), [&account](const QuotaRule& candidate) {
-      return account.key.starts_with(fmt::format("{}\n{}\n", candidate.tenant, candidate.model));
-    });
-    if (rule == rules.end()) {
-      by_key.erase(account.key);
-      it = accounts.erase(it);
-      continue;
+  for (size_t i = 0; i < kMostAccounts; ++i) {
+    if (held.accounts[i] != nullptr) held.accounts[i]->Close(held.shares[i], used, now);
+  }
+  reserved_prompt->Add(-held.reserved[1]);
+  reserved_output->Add(-held.reserved[2]);
+  if (--held.tenant->open > 0) return;
+  held.tenant->idle = idle.insert(idle.end(), held.tenant);
+  ForgetIdle();
+  tenants_gauge->Set(static_cast<double>(tenants.size()));
+}
+
+Quotas::Impl::Changes Quotas::Impl::Untold() {
+  Changes changes;
+  MutexLock lock(mu);
+  for (const auto& [name, tenant] : tenants) {
+    for (const auto& account : tenant->accounts) {
+      if (account->untold() == QuotaAmounts{}) continue;
+      changes[tenant->shard].push_back(
+          {.account = {name, account->model()}, .buckets = account->buckets(), .delta = account->untold()});
     }
-    account.Resize(rule->limits, now);
-    ++it;
   }
-  tenants.Set(static_cast<double>(accounts.size()));
-  limited = !rules.empty();
+  return changes;
 }
 
-bool Quotas::Impl::MakeRoom() {
-  if (accounts.size() < kMaxTenants) return true;
-  for (auto it = std::prev(accounts.end());; --it) {
-    if ((*it)->own.running == 0) {
-      by_key.erase((*it)->key);
-      accounts.erase(it);
-      return true;
-    }
-    if (it == accounts.begin()) return false;
-  }
-}
-
-std::shared_ptr<Account> Quotas::Impl::Find(const QuotaRule& rule, std::string_view tenant, MonoTime now) {
-  std::string key = fmt::format("{}\n{}\n{}", rule.tenant, rule.model, tenant);
-  if (const auto known = by_key.find(key); known != by_key.end()) {
-    accounts.splice(accounts.begin(), accounts, known->second);
-    return accounts.front();
-  }
-  if (!MakeRoom()) return nullptr;
-  accounts.push_front(std::make_shared<Account>(std::move(key), rule.limits, now));
-  by_key.emplace(accounts.front()->key, accounts.begin());
-  tenants.Set(static_cast<double>(accounts.size()));
-  return accounts.front();
-}
-
-bool Quotas::Impl::Collect(const Request& request, MonoTime now, std::vector<std::shared_ptr<Account>>& found) {
-  const bool named = std::any_of(rules.begin(), rules.end(),
-                                 [&request](const QuotaRule& rule) { return rule.tenant == request.tenant; });
-  for (const QuotaRule& rule : rules) {
-    if (named ? rule.tenant != request.tenant : rule.tenant != "*") continue;
-    if (rule.model != "*" && rule.model != request.model) continue;
-    found.push_back(Find(rule, request.tenant, now));
-    if (found.back() == nullptr) return false;
-  }
-  return true;
-}
-
-absl::Status Quotas::Impl::Refuse(const Request& request, const Shortage& shortage, const Account& account) {
-  refusals.With({std::string(ReasonWord(shortage.reason))}).Add();
-  const size_t model_at = account.key.find('\n') + 1;
-  const std::string model = account.key.substr(model_at, account.key.find('\n', model_at) - model_at);
-  return MakeError(shortage.reason,
-                   fmt::format("tenant '{}' is beyond its quota for {}: {}", request.tenant,
-                               model == "*" ? "all models" : fmt::format("model '{}'", model), shortage.what),
-                   {.retry_after = shortage.retry_after,
-                    .violations = {{fmt::format("tenant:{}/model:{}", request.tenant, model), shortage.what}}});
-}
-
-void Quotas::Impl::Release(const Reservation::Held& held, int prompt_tokens, int output_tokens, bool used) {
+void Quotas::Impl::Learn(size_t shard, const QuotaUsages& usages, const std::vector<QuotaChange>& told, WallTime wall) {
+  absl::flat_hash_map<QuotaAccountName, QuotaAmounts> deltas;
+  for (const QuotaChange& change : told) deltas.emplace(change.account, change.delta);
   MutexLock lock(mu);
   const MonoTime now = clock.Now();
-  for (const std::shared_ptr<Account>& account : held.accounts) {
-    Account& a = *account;
-    const int prompt_back = held.prompt_tokens - prompt_tokens, output_back = held.output_tokens - output_tokens;
-    a.prompt.GiveBack(prompt_back, now);
-    a.output.GiveBack(output_back, now);
-    if (!used) a.requests.GiveBack(1, now);
-    a.own.prompt_tokens -= static_cast<uint64_t>(prompt_back);
-    a.own.output_tokens -= static_cast<uint64_t>(output_back);
-    if (!used) --a.own.requests;
-    --a.own.running;
+  for (const auto& [name, tenant] : tenants) {
+    if (tenant->shard != shard) continue;
+    for (const auto& account : tenant->accounts) {
+      const QuotaAccountName key{name, account->model()};
+      const auto usage = usages.find(key);
+      const auto delta = deltas.find(key);
+      QuotaAmounts used{};
+      if (usage != usages.end()) {
+        const Duration passed = wall - WallTime(std::chrono::milliseconds(usage->second.at_ms));
+        used = Refilled(usage->second.used, account->buckets(), passed);
+      }
+      account->Rebase(used, delta == deltas.end() ? QuotaAmounts{} : delta->second, now);
+    }
   }
-  reserved_prompt->Add(-held.prompt_tokens);
-  reserved_output->Add(-held.output_tokens);
+}
+
+absl::Status Quotas::Impl::Exchange() {
+  const Changes changes = Untold();
+  auto listing = store->List(kQuotaPrefix);
+  if (!listing.ok()) return listing.status();
+  const WallTime wall = clock.WallNow();
+  absl::Status result;
+  for (size_t shard = 0; shard < kQuotaShards; ++shard) {
+    state::Entry entry{.key = QuotaShardKey(shard), .value = {}, .revision = 0};
+    const auto it = std::ranges::find(listing->entries, entry.key, &state::Entry::key);
+    if (it != listing->entries.end()) entry = std::move(*it);
+    const auto usages = ExchangeQuotaUsage(*store, std::move(entry), changes[shard], Millis(wall));
+    if (usages.ok()) Learn(shard, *usages, changes[shard], wall);
+    result.Update(usages.status());
+  }
+  return result;
 }
 
 Quotas::Quotas(std::vector<QuotaRule> rules, const Clock& clock, MetricsRegistry& metrics, state::StateStore* store)
@@ -253,141 +252,78 @@ Quotas::Quotas(std::vector<QuotaRule> rules, const Clock& clock, MetricsRegistry
 
 Quotas::~Quotas() = default;
 
-void Quotas::SetRules(std::vector<QuotaRule> rules) { impl_->SetRules(std::move(rules)); }
+void Quotas::SetRules(std::vector<QuotaRule> rules) {
+  MutexLock lock(impl_->mu);
+  impl_->Index(std::move(rules));
+  const MonoTime now = impl_->clock.Now();
+  for (const auto& [name, tenant] : impl_->tenants) Impl::Fit(*tenant, impl_->RulesOf(name), now);
+}
 
 absl::StatusOr<Quotas::Reservation> Quotas::Reserve(const Request& request) {
-  Reservation reservation;
-  if (!impl_->limited.load(std::memory_order_relaxed)) return reservation;
-  MutexLock lock(impl_->mu);
-  const MonoTime now = impl_->clock.Now();
-  std::vector<std::shared_ptr<Account>> accounts;
-  if (!impl_->Collect(request, now, accounts)) {
-    impl_->refusals.With({std::string(ReasonWord(Reason::kQuotaConcurrency))}).Add();
-    return MakeError(Reason::kQuotaConcurrency,
-                     fmt::format("{} tenants have requests running, which is all that quotas remember", kMaxTenants),
-                     {.retry_after = kRetryConcurrency});
+  Impl& impl = *impl_;
+  MutexLock lock(impl.mu);
+  const Rules& rules = impl.RulesOf(request.tenant);
+  if (std::ranges::none_of(rules, [&](const QuotaRule& rule) { return Covers(rule.model, request.model); })) {
+    return Reservation();
   }
-  if (accounts.empty()) return reservation;
-  for (const std::shared_ptr<Account>& account : accounts) {  // all or nothing
-    if (auto shortage = FirstShortage(*account, request, now)) return impl_->Refuse(request, *shortage, *account);
+  const MonoTime now = impl.clock.Now();
+  Tenant& tenant = impl.TenantOf(request.tenant, rules, now);
+  const QuotaAmounts amounts = {1, static_cast<double>(std::max(0, request.prompt_tokens)),
+                                static_cast<double>(std::max(0, request.max_tokens))};
+  if (absl::Status refusal = impl.RefusalOf(tenant, request.model, amounts, now); !refusal.ok()) {
+    const int reason = static_cast<int>(GetErrorDetails(refusal).reason) - static_cast<int>(Reason::kQuotaRequests);
+    impl.refusals[static_cast<size_t>(reason)]->Add();
+    if (tenant.open == 0) impl.idle.splice(impl.idle.end(), impl.idle, tenant.idle);  // it is not idle at all
+    return refusal;
   }
-  for (const std::shared_ptr<Account>& account : accounts) {
-    account->requests.Take(1, now);
-    account->prompt.Take(request.prompt_tokens, now);
-    account->output.Take(request.max_tokens, now);
-    ++account->own.requests;
-    account->own.prompt_tokens += static_cast<uint64_t>(request.prompt_tokens);
-    account->own.output_tokens += static_cast<uint64_t>(request.max_tokens);
-    ++account->own.running;
+  auto held = std::make_unique<Reservation::Held>();
+  held->impl = &impl;
+  held->tenant = &tenant;
+  held->reserved = amounts;
+  size_t count = 0;
+  for (const auto& account : tenant.accounts) {
+    if (!Covers(account->model(), request.model)) continue;
+    held->accounts[count] = account;
+    account->Open(held->shares[count++], amounts, now);
   }
-  impl_->reserved_prompt->Add(request.prompt_tokens);
-  impl_->reserved_output->Add(request.max_tokens);
-  reservation.held_ = std::make_unique<Reservation::Held>(
-      Reservation::Held{impl_.get(), std::move(accounts), request.prompt_tokens, request.max_tokens});
-  return reservation;
+  if (tenant.open++ == 0) impl.idle.erase(tenant.idle);
+  impl.reserved_prompt->Add(amounts[1]);
+  impl.reserved_output->Add(amounts[2]);
+  return Reservation(std::move(held));
+}
+
+void Quotas::Sync() {
+  if (impl_->store == nullptr) return;
+  const absl::Status status = impl_->Exchange();
+  const bool was_stale = impl_->stale->Value() > 0;
+  impl_->stale->Set(status.ok() ? 0 : 1);
+  if (status.ok() != was_stale) return;
+  Log(status.ok() ? LogLevel::kInfo : LogLevel::kWarning,
+      status.ok() ? "quotas are shared again" : "quotas are not shared: each replica counts alone",
+      {{"error", std::string(status.message())}});
 }
 
 Quotas::Reservation::Reservation() = default;
+Quotas::Reservation::Reservation(std::unique_ptr<Held> held) : held_(std::move(held)) {}
 Quotas::Reservation::Reservation(Reservation&& other) noexcept = default;
 
 Quotas::Reservation& Quotas::Reservation::operator=(Reservation&& other) noexcept {
   if (this != &other) {
-    if (const auto held = std::exchange(held_, nullptr)) held->quotas->Release(*held, 0, 0, /*used=*/false);
+    if (held_ != nullptr) held_->impl->Close(*held_, {});
     held_ = std::move(other.held_);
   }
   return *this;
 }
 
 Quotas::Reservation::~Reservation() {
-  if (held_ != nullptr) held_->quotas->Release(*held_, 0, 0, /*used=*/false);
+  if (held_ != nullptr) held_->impl->Close(*held_, {});
 }
 
 void Quotas::Reservation::Settle(int prompt_tokens, int output_tokens) {
-  if (const auto held = std::exchange(held_, nullptr)) {
-    held->quotas->Release(*held, prompt_tokens, output_tokens, /*used=*/true);
-  }
-}
-
-// One key a replica, found by compare-and-set: the first number that is free.
-absl::Status Quotas::Impl::Publish() {
-  QuotaUsages usages;
-  {
-    MutexLock lock(mu);
-    for (const std::shared_ptr<Account>& account : accounts) usages.emplace(account->key, account->own);
-  }
-  const std::string value = EncodeQuotaUsages(usages, kMaxShareBytes);
-  absl::StatusOr<uint64_t> revision = absl::AbortedError("no key yet");
-  if (!own_key.empty()) revision = store->Put(own_key, value, own_revision);
-  for (int n = 1; absl::IsAborted(revision.status()) && n <= kMaxReplicas; ++n) {
-    own_key = fmt::format("{}{}", kPrefix, n);
-    revision = store->Put(own_key, value, 0);
-  }
-  if (!revision.ok()) return revision.status();
-  own_revision = *revision;
-  return absl::OkStatus();
-}
-
-void Quotas::Impl::Charge(const QuotaUsages& before, const QuotaUsages& after, MonoTime now) {
-  for (const auto& [key, usage] : after) {
-    const auto known = by_key.find(key);
-    if (known == by_key.end()) continue;  // nobody asked here yet: the account will start full, as after an eviction
-    Account& a = **known->second;
-    const auto was = before.find(key);
-    const QuotaUsage last = was == before.end() ? QuotaUsage{} : was->second;
-    // A total may fall when reservations are given back.
-    const auto grown = [](uint64_t to, uint64_t from) { return static_cast<double>(static_cast<int64_t>(to - from)); };
-    a.requests.Take(grown(usage.requests, last.requests), now);
-    a.prompt.Take(grown(usage.prompt_tokens, last.prompt_tokens), now);
-    a.output.Take(grown(usage.output_tokens, last.output_tokens), now);
-    a.elsewhere += usage.running;
-  }
-}
-
-void Quotas::Impl::Learn(const state::Listing& listing) {
-  MutexLock lock(mu);
-  const MonoTime now = clock.Now();
-  for (const std::shared_ptr<Account>& account : accounts) account->elsewhere = 0;
-  std::map<std::string, Peer> seen;
-  for (const state::Entry& entry : listing.entries) {
-    if (entry.key == own_key) continue;
-    std::optional<QuotaUsages> usages = DecodeQuotaUsages(entry.value);
-    if (!usages) continue;
-    const auto known = peers.find(entry.key);
-    // A peer that is new to us: its totals were before our time.
-    Peer peer = known == peers.end() ? Peer{.changed = now, .usages = *usages} : std::move(known->second);
-    if (peer.revision != entry.revision) peer.changed = now;
-    peer.revision = entry.revision;
-    if (now - peer.changed < kGoneAfter) {
-      Charge(peer.usages, *usages, now);
-      peer.usages = *std::move(usages);
-    }
-    seen.emplace(entry.key, std::move(peer));
-  }
-  peers = std::move(seen);
-}
-
-void Quotas::Sync() {
-  Impl& impl = *impl_;
-  if (impl.store == nullptr) return;
-  absl::Status status = impl.Publish();
-  if (status.ok()) {
-    const absl::StatusOr<state::Listing> listing = impl.store->List(kPrefix);
-    status = listing.status();
-    if (listing.ok()) {
-      impl.Learn(*listing);
-      for (const auto& [key, peer] : impl.peers) {
-        // Its revision guards against deleting one that has come back. Whether it worked is seen next time.
-        if (impl.clock.Now() - peer.changed >= kGoneAfter) (void)impl.store->Delete(key, peer.revision);
-      }
-    }
-  }
-  const bool was_stale = impl.stale.Value() > 0;
-  impl.stale.Set(status.ok() ? 0 : 1);
-  if (status.ok() == was_stale) {
-    Log(status.ok() ? LogLevel::kInfo : LogLevel::kWarning,
-        status.ok() ? "quotas are shared again" : "quotas are not shared: each replica counts alone",
-        {{"error", std::string(status.message())}});
-  }
+  if (held_ == nullptr) return;
+  held_->impl->Close(
+      *held_, {1, static_cast<double>(std::max(0, prompt_tokens)), static_cast<double>(std::max(0, output_tokens))});
+  held_.reset();
 }
 
 }  // namespace sluice::qos

@@ -12,6 +12,7 @@
 #include "qos/breaker_registry.h"
 #include "qos/policy_bucket.h"
 #include "qos/policy_engine.h"
+#include "qos/quotas.h"
 
 namespace sluice::components {
 namespace {
@@ -248,6 +249,29 @@ void Evaluate(benchmark::State& state) {
   Measure(state, [&] { benchmark::DoNotOptimize(engine.Evaluate({})); });
 }
 BENCHMARK(Evaluate)->Name("qos/policy_evaluate");
+
+// Reserve and settle under a rule for the model and one for all models; without a rule; and beyond the quota.
+enum class Quota { kTwoRules, kNoRule, kUsedUp };
+void ReserveSettle(benchmark::State& state, Quota quota) {
+  MetricsRegistry metrics;
+  constexpr int64_t kMany = 1'000'000'000'000;
+  const qos::QuotaLimits limits{.requests_per_second = 1e9,
+                                .concurrent_requests = 1000,
+                                .prompt_tokens_per_minute = kMany,
+                                .output_tokens_per_minute = quota == Quota::kUsedUp ? 63 : kMany};
+  std::vector<qos::QuotaRule> rules = {{.model = "default", .limits = limits}, {.limits = limits}};
+  if (quota == Quota::kNoRule) rules.clear();
+  qos::Quotas quotas(std::move(rules), kClock, metrics);
+  const qos::Request request{.tenant = "tenant-a", .model = "default", .prompt_tokens = 500, .max_tokens = 64};
+  Measure(state, [&] {
+    auto reservation = quotas.Reserve(request);
+    if (reservation.ok()) reservation->Settle(500, 40);
+    benchmark::DoNotOptimize(reservation);
+  });
+}
+BENCHMARK_CAPTURE(ReserveSettle, two_rules, Quota::kTwoRules)->Name("qos/quota_reserve_settle");
+BENCHMARK_CAPTURE(ReserveSettle, no_rule, Quota::kNoRule)->Name("qos/quota_no_rule");
+BENCHMARK_CAPTURE(ReserveSettle, used_up, Quota::kUsedUp)->Name("qos/quota_refuse");
 
 }  // namespace
 }  // namespace sluice::components
