@@ -237,7 +237,8 @@ TEST_F(QosServerTest, ExplainSaysWhatWouldHappenAndTakesNothing) {
   for (int i = 0; i < 3; ++i) EXPECT_EQ(explain().verdict(), "admitted") << "asking costs nothing";
   ASSERT_TRUE(Ask("acme", pb::PRIORITY_CLASS_STANDARD, 2).status.ok());
   EXPECT_EQ(explain().verdict(), "QUOTA_REQUESTS");
-  EXPECT_NE(explain().text().find("requests_per_second: asks for 1, 0 left of 1"), std::string::npos) << explain().text();
+  EXPECT_NE(explain().text().find("requests_per_second: asks for 1, 0 left of 1"), std::string::npos)
+      << explain().text();
 }
 
 }  // namespace
