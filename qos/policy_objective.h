@@ -7,10 +7,10 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/sketch.h"
 #include "qos/policy.h"
 #include "qos/policy_engine.h"
 #include "qos/policy_ladder.h"
-#include "qos/sketch.h"
 #include "qos/sliding_window.h"
 
 namespace sluice::qos {

@@ -8,16 +8,18 @@ from tree import CPP, Finding
 # Includes flow from a higher number to a lower one, or stay inside the folder. See docs/architecture.md.
 RANKS = {
     "loadtest/components": 120, "loadtest": 110,
-    "services": 100, "config": 90, "flags": 80, "qos": 80, "engine/pipelines": 80, "engine/models": 70,
+    "services": 100, "config": 90, "rollout": 85, "flags": 80, "qos": 80, "engine/pipelines": 80, "engine/models": 70,
     "engine/scheduler": 60, "engine/cache": 50, "engine/sampling": 50, "engine/llama": 50, "engine/native": 50,
-    "engine/backend": 40, "state": 30, "base": 0,
+    "engine/backend": 40, "rollout/analysis": 30, "state": 30, "state/etcd": 35, "base": 0,
 }
 # Narrower than the ranks: these use nothing but what is named.
-ONLY = {"flags": {"state", "base"}, "qos": {"state", "base"}, "loadtest": {"protos", "base", "config"}}
+ONLY = {"flags": {"state", "base"}, "qos": {"state", "base"}, "rollout": {"rollout/analysis", "state", "base"},
+        "rollout/analysis": {"base"}, "state/etcd": {"state", "base", "protos"},
+        "loadtest": {"protos", "base", "config", "rollout/analysis"}}
 
 # Headers of a vendor → the folders that may include them.
 WALLS = [
-    (r"grpc(pp|\+\+)?/|google/|.*\.pb\.h$", ("services", "loadtest", "tests")),
+    (r"grpc(pp|\+\+)?/|google/|.*\.pb\.h$", ("services", "loadtest", "state/etcd", "tests")),
     (r"yaml-cpp/", ("config", "tests/config")),
     (r"(llama|ggml|gguf)[^/]*\.h$|(chat|common)\.h$|llama-common/|jinja/", ("engine/llama", "tests/engine/llama")),
     (r"curl/", ("base/curl", "loadtest", "tests/loadtest")),

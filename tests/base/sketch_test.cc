@@ -1,4 +1,4 @@
-#include "qos/sketch.h"
+#include "base/sketch.h"
 
 #include <algorithm>
 #include <cmath>
@@ -8,7 +8,7 @@
 
 #include "gtest/gtest.h"
 
-namespace sluice::qos {
+namespace sluice {
 namespace {
 
 constexpr uint32_t kSeed = 20261123;
@@ -166,4 +166,4 @@ TEST(Sketch, DamagedFormsStayInBounds) {
 }
 
 }  // namespace
-}  // namespace sluice::qos
+}  // namespace sluice

@@ -1,9 +1,9 @@
-#include "qos/sketch.h"
+#include "base/sketch.h"
 
 #include <algorithm>
 #include <cmath>
 
-namespace sluice::qos {
+namespace sluice {
 namespace {
 
 constexpr double kGamma = (1 + Sketch::kRelativeError) / (1 - Sketch::kRelativeError);
@@ -107,4 +107,4 @@ Sketch Sketch::FromForm(const Form& form) {
   return out;
 }
 
-}  // namespace sluice::qos
+}  // namespace sluice

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-namespace sluice::qos {
+namespace sluice {
 
 // A value. Thread-safety: thread-compatible. Memory: at most kMaxBuckets counts (8 KiB), as many as the range of the
 // values needs: three decades take about 350.
@@ -56,4 +56,4 @@ class Sketch {
   double sum_ = 0, min_ = 0, max_ = 0;
 };
 
-}  // namespace sluice::qos
+}  // namespace sluice
