@@ -129,13 +129,23 @@ constexpr std::array kReasons = {
                "the state store refused the change, so it was taken back"},
     ReasonInfo{Reason::kRevisionConflict, "REVISION_CONFLICT", Code::kAborted, 409, true,
                "somebody else changed the key in between"},
+    ReasonInfo{Reason::kEpochChanged, "EPOCH_CHANGED", Code::kAborted, 409, true,
+               "the epoch that was expected is not the one in use: look again"},
+    ReasonInfo{Reason::kRolloutNotFound, "ROLLOUT_NOT_FOUND", Code::kNotFound, 404, true,
+               "no rollout of this flag is defined"},
+    ReasonInfo{Reason::kRolloutRefused, "ROLLOUT_REFUSED", Code::kFailedPrecondition, 409, true,
+               "the rollout's phase does not allow it"},
+    ReasonInfo{Reason::kNotLeader, "NOT_LEADER", Code::kFailedPrecondition, 409, true,
+               "only the leader of the replicas may raise: the message names it"},
+    ReasonInfo{Reason::kFaultInjected, "FAULT_INJECTED", Code::kInternal, 500, false,
+               "the operator makes this pipeline fail on purpose"},
 };
 
 constexpr bool InOrder() {
   for (size_t i = 0; i < kReasons.size(); ++i) {
     if (kReasons[i].reason != static_cast<Reason>(i)) return false;
   }
-  return kReasons.back().reason == Reason::kRevisionConflict;
+  return kReasons.back().reason == Reason::kFaultInjected;
 }
 static_assert(InOrder(), "a row for each Reason, in its order");
 

@@ -82,6 +82,12 @@ enum class Reason : uint8_t {
   kTooManyChanges,
   kStateNotKept,
   kRevisionConflict,
+  // Rollouts.
+  kEpochChanged,
+  kRolloutNotFound,
+  kRolloutRefused,
+  kNotLeader,
+  kFaultInjected,
 };
 
 struct ReasonInfo {
