@@ -41,7 +41,7 @@ TEST(ReplicaView, ATripHoldsItsAttemptAtZeroInEveryEpochUntilANewAttempt) {
 
 // What any order, loss and repetition of the news leads to, against the rule itself.
 TEST(ReplicaView, RandomHistoriesNeverServeMoreThanTheRule) {
-  const uint32_t seed = std::random_device()();
+  constexpr uint32_t seed = 20261123;
   std::mt19937 random(seed);
   const auto pick = [&random](uint32_t n) { return random() % n; };
   for (int history = 0; history < 400; ++history) {

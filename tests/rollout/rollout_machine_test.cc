@@ -215,7 +215,7 @@ TEST(RolloutMachine, RetriesAfterTheCoolDownAndNotForEver) {
 // Whatever is seen, in whatever order: the percentage rises only by one stage at a time, only by a pass with samples
 // after the dwell or a person's word; and a fail or trip is never followed by more than it was.
 TEST(RolloutMachine, RandomHistoriesNeverRaiseWithoutEvidence) {
-  const uint32_t seed = std::random_device()();
+  constexpr uint32_t seed = 20261123;
   std::mt19937 random(seed);
   const auto pick = [&random](int n) { return static_cast<int>(random() % static_cast<uint32_t>(n)); };
   for (int history = 0; history < 300; ++history) {
