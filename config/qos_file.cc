@@ -8,6 +8,7 @@
 
 #include "base/status.h"
 #include "base/strings.h"
+#include "config/lists.h"
 #include "config/values.h"
 #include "config/yaml_reader.h"
 #include "fmt/format.h"
@@ -24,7 +25,7 @@ using qos::Objective;
 using qos::Policy;
 
 constexpr size_t kMaxPolicies = qos::PolicySet::kMaxPolicies;
-constexpr size_t kMaxListed = 10'000, kMaxQuotas = 10'000, kMaxAlerts = 64, kMaxText = 1024;
+constexpr size_t kMaxListed = 10'000, kMaxQuotas = 10'000, kMaxText = 1024;
 constexpr int64_t kDayMs = 86'400'000, kMaxTokens = 1 << 20;
 constexpr double kPercent = 100;
 constexpr std::string_view kActionsAllowed =
@@ -233,34 +234,6 @@ void ReadQuota(Section& section, qos::QuotaRule* out) {
   section.Integer("output_tokens_per_minute", 0, 1'000'000'000'000, &limits.output_tokens_per_minute);
 }
 
-void ReadAlert(Section& section, AlertWebhook* out) {
-  section.Require("name", kNameAllowed);
-  section.Name("name", &out->name);
-  constexpr std::string_view kUrlAllowed = "http://HOST/... or https://HOST/..., at most 1024 bytes, without spaces";
-  section.Require("url", kUrlAllowed);
-  section.Scalar("url", /*literal=*/false, kUrlAllowed, [out](std::string_view text, Source) {
-    const Parsed<std::string> parsed = ParseText(text, kMaxText);
-    if (!parsed.value) return parsed.what;
-    const size_t host = text.starts_with("http://") ? 7 : text.starts_with("https://") ? 8 : text.size();
-    if (host >= text.size() || text.find(' ') != std::string_view::npos) return Quote(text) + " is not such a URL";
-    out->url = text;
-    return std::string();
-  });
-  section.Millis("timeout_ms", 100, 60'000, &out->timeout);
-  section.Integer("max_retries", 0, 10, &out->max_retries);
-  section.Millis("dedup_window_ms", 0, kDayMs, &out->dedup_window);
-  section.Text("secret_file", 4096, &out->secret_file);
-}
-
-const YamlNode* MemberOf(const YamlNode& map, std::string_view key, int* line) {
-  for (const YamlMember& member : map.members) {
-    if (member.key != key) continue;
-    *line = member.line;
-    return &member.value;
-  }
-  return nullptr;
-}
-
 // The line of "ladder[2]", "objectives[0].at_most" or "cooldown_ms" in `policy`; of what is nearest above, where the
 // file does not give it.
 int LineOf(const YamlNode& policy, std::string_view field) {
@@ -310,22 +283,6 @@ void CheckWhole(const YamlNode& root, const std::vector<Policy>& policies, const
   }
 }
 
-// `of`: what must differ among the entries of a list.
-template <typename Entry, typename Of>
-void CheckUnique(const YamlNode& root, std::string_view key, const std::vector<Entry>& entries, const Of& of,
-                 Faults& faults) {
-  if (!faults.empty()) return;
-  int line = root.line;
-  const YamlNode* const list = MemberOf(root, key, &line);
-  absl::flat_hash_set<std::string> seen;
-  for (size_t i = 0; i < entries.size(); ++i) {
-    const std::string name = of(entries[i]);
-    if (seen.insert(name).second) continue;
-    faults.Add(list->items[i].line, fmt::format("{}[{}]", key, i), fmt::format("{} stands above already", name),
-               "once");
-  }
-}
-
 }  // namespace
 
 absl::StatusOr<QosFile> LoadQosFile(const std::string& path, uint64_t epoch) {
@@ -340,11 +297,10 @@ absl::StatusOr<QosFile> LoadQosFile(const std::string& path, uint64_t epoch) {
     root.Millis("evaluation_interval_ms", 50, 60'000, &out.evaluation_interval);
     root.Each("policies", kMaxPolicies, [&](Section& item) { ReadPolicy(item, faults, &policies.emplace_back()); });
     root.Each("quotas", kMaxQuotas, [&](Section& item) { ReadQuota(item, &out.quotas.emplace_back()); });
-    root.Each("alerts", kMaxAlerts, [&](Section& item) { ReadAlert(item, &out.alerts.emplace_back()); });
+    ReadAlerts(root, &out.alerts);
   }
   CheckWhole(file, policies, out, faults);
-  CheckUnique(
-      file, "alerts", out.alerts, [](const AlertWebhook& alert) { return "alert " + alert.name; }, faults);
+  CheckAlerts(file, out.alerts, faults);
   CheckUnique(
       file, "quotas", out.quotas,
       [](const qos::QuotaRule& rule) { return fmt::format("tenant {}, model {}", rule.tenant, rule.model); }, faults);

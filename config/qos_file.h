@@ -8,18 +8,11 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "config/alerts.h"
 #include "qos/policy.h"
 #include "qos/quotas.h"
 
 namespace sluice::config {
-
-struct AlertWebhook {
-  std::string name, url;  // http:// or https://
-  Duration timeout = std::chrono::seconds(5);
-  int max_retries = 3;
-  Duration dedup_window = std::chrono::minutes(5);  // the same alert is told once in it; zero: each time
-  std::string secret_file;                          // its content signs each message; empty: none does
-};
 
 struct QosFile {
   std::shared_ptr<const qos::PolicySet> policies;

@@ -1,0 +1,100 @@
+#include "config/rollout_file.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/status.h"
+#include "config/lists.h"
+#include "config/values.h"
+#include "config/yaml_reader.h"
+#include "fmt/format.h"
+#include "fmt/ranges.h"
+
+namespace sluice::config {
+namespace {
+
+using rollout::RolloutSpec;
+using rollout::Stage;
+
+constexpr int64_t kWeekMs = 7 * 86'400'000LL;
+
+void ReadStage(Section& section, Stage* out) {
+  section.Require("percent", "0.01 to 100");
+  section.PercentAsBps("percent", &out->bps);
+  section.Millis("dwell_ms", 0, kWeekMs, &out->dwell);
+  section.Integer("min_samples", 1, 1'000'000'000, &out->min_samples);
+}
+
+void ReadRollback(Section section, RolloutSpec* out) {
+  section.Choice<rollout::RollbackStyle>(
+      "style", {{"instant", rollout::RollbackStyle::kInstant}, {"gradual", rollout::RollbackStyle::kGradual}},
+      &out->rollback);
+  section.Millis("interval_ms", 100, kWeekMs, &out->rollback_interval);
+  section.Millis("cool_down_ms", 0, kWeekMs, &out->cool_down);
+  section.Choice<rollout::AfterRollback>(
+      "then", {{"stay", rollout::AfterRollback::kStay}, {"retry", rollout::AfterRollback::kRetry}},
+      &out->after_rollback);
+  section.Integer("max_attempts", 1, 100, &out->max_attempts);
+}
+
+void ReadRollout(Section& section, RolloutSpec* out) {
+  section.Require("flag", kNameAllowed);
+  section.Name("flag", &out->flag);
+  if (section.Has("stages")) out->stages.clear();
+  section.Each("stages", rollout::kMaxStages, [&](Section& item) { ReadStage(item, &out->stages.emplace_back()); });
+  section.Choice<rollout::Promotion>(
+      "promotion", {{"automatic", rollout::Promotion::kAutomatic}, {"manual", rollout::Promotion::kManual}},
+      &out->promotion);
+  section.PercentAsBps("holdback_percent", &out->holdback_bps);
+  ReadRollback(section.Map("rollback"), out);
+  section.Millis("decay_after_ms", 0, kWeekMs, &out->decay_after);
+  section.Names("alerts", rollout::kMaxRollouts, &out->alerts);
+}
+
+// Rules that span keys, judged once each key is fit.
+void CheckWhole(const YamlNode& root, const RolloutFile& out, Faults& faults) {
+  if (!faults.empty()) return;
+  int line = root.line;
+  const YamlNode* const list = MemberOf(root, "rollouts", &line);
+  std::vector<std::string> names;
+  for (const AlertWebhook& alert : out.alerts) names.push_back(alert.name);
+  for (size_t i = 0; i < out.rollouts.size(); ++i) {
+    const RolloutSpec& spec = out.rollouts[i];
+    const std::string path = fmt::format("rollouts[{}]", i);
+    if (const absl::Status fit = Check(spec); !fit.ok()) {
+      faults.Add(list->items[i].line, path, std::string(fit.message()),
+                 "stages that rise to at most 100 %, a hold-back of at most 5 %");
+    }
+    for (const std::string& alert : spec.alerts) {
+      if (std::find(names.begin(), names.end(), alert) != names.end()) continue;
+      int at = list->items[i].line;
+      MemberOf(list->items[i], "alerts", &at);
+      faults.Add(at, path + ".alerts", fmt::format("no alert is called {}", Quote(alert)),
+                 names.empty() ? "a name under alerts, which has none" : fmt::format("{}", fmt::join(names, ", ")));
+    }
+  }
+  CheckUnique(
+      root, "rollouts", out.rollouts, [](const RolloutSpec& spec) { return "a rollout of " + spec.flag; }, faults);
+}
+
+}  // namespace
+
+absl::StatusOr<RolloutFile> LoadRolloutFile(const std::string& path) {
+  SLUICE_ASSIGN_OR_RETURN(const YamlNode file, LoadYamlFile(path));
+  Faults faults(path);
+  RolloutFile out;
+  if (file.kind == YamlNode::Kind::kNull) faults.Add(0, "", "is empty", "rollouts, or {} for none");
+  {
+    Section root(&file, file.line, "", faults, nullptr);
+    root.Millis("window_ms", 100, 3'600'000, &out.window);
+    root.Each("rollouts", rollout::kMaxRollouts,
+              [&](Section& item) { ReadRollout(item, &out.rollouts.emplace_back()); });
+    ReadAlerts(root, &out.alerts);
+  }
+  CheckAlerts(file, out.alerts, faults);
+  CheckWhole(file, out, faults);
+  if (absl::Status status = faults.ToStatus(); !status.ok()) return status;
+  return out;
+}
+
+}  // namespace sluice::config
