@@ -352,6 +352,8 @@ absl::StatusOr<RuntimeConfig> LoadRuntimeConfig(const std::string& path, const E
     root.Paths("model_roots", kMaxModels, &config.models.model_roots);
     ReadFlagOptions(root.Map("flags"), &config.flags);
     root.Text("state_folder", kPathBytes, &config.state_folder);
+    root.Text("fault_file", kPathBytes, &config.fault_file);
+    root.Name("replica_id", &config.replica_id);
     ReadDecisionLog(root.Map("decision_log"), &config);
     root.Text("probe_cache_dir", kPathBytes, &config.probe_cache_dir);
     ReadAdmission(root.Map("admission"), &config.admission, &config.concurrency_limit);

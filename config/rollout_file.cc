@@ -1,14 +1,15 @@
 #include "config/rollout_file.h"
 
 #include <algorithm>
-#include <utility>
+#include <array>
+#include <string_view>
 
 #include "base/status.h"
 #include "config/lists.h"
 #include "config/values.h"
 #include "config/yaml_reader.h"
+#include "flags/flag.h"
 #include "fmt/format.h"
-#include "fmt/ranges.h"
 
 namespace sluice::config {
 namespace {
@@ -16,6 +17,9 @@ namespace {
 using rollout::RolloutSpec;
 using rollout::Stage;
 
+// Those that every request asks for: of others nobody knows what they do to a request.
+constexpr std::array<std::string_view, 3> kFlags = {flags::kPhase5, flags::kTtftPipeline, flags::kQosPolicy};
+constexpr std::string_view kFlagsAllowed = "phase5, ttft_pipeline, qos_policy";
 constexpr int64_t kWeekMs = 7 * 86'400'000LL;
 
 void ReadStage(Section& section, Stage* out) {
@@ -38,8 +42,10 @@ void ReadRollback(Section section, RolloutSpec* out) {
 }
 
 void ReadRollout(Section& section, RolloutSpec* out) {
-  section.Require("flag", kNameAllowed);
-  section.Name("flag", &out->flag);
+  section.Require("flag", kFlagsAllowed);
+  std::vector<std::pair<std::string, std::string>> flags;
+  for (const std::string_view flag : kFlags) flags.emplace_back(flag, flag);
+  section.Choice<std::string>("flag", flags, &out->flag);
   if (section.Has("stages")) out->stages.clear();
   section.Each("stages", rollout::kMaxStages, [&](Section& item) { ReadStage(item, &out->stages.emplace_back()); });
   section.Choice<rollout::Promotion>(
@@ -56,21 +62,12 @@ void CheckWhole(const YamlNode& root, const RolloutFile& out, Faults& faults) {
   if (!faults.empty()) return;
   int line = root.line;
   const YamlNode* const list = MemberOf(root, "rollouts", &line);
-  std::vector<std::string> names;
-  for (const AlertWebhook& alert : out.alerts) names.push_back(alert.name);
   for (size_t i = 0; i < out.rollouts.size(); ++i) {
     const RolloutSpec& spec = out.rollouts[i];
     const std::string path = fmt::format("rollouts[{}]", i);
     if (const absl::Status fit = Check(spec); !fit.ok()) {
       faults.Add(list->items[i].line, path, std::string(fit.message()),
                  "stages that rise to at most 100 %, a hold-back of at most 5 %");
-    }
-    for (const std::string& alert : spec.alerts) {
-      if (std::find(names.begin(), names.end(), alert) != names.end()) continue;
-      int at = list->items[i].line;
-      MemberOf(list->items[i], "alerts", &at);
-      faults.Add(at, path + ".alerts", fmt::format("no alert is called {}", Quote(alert)),
-                 names.empty() ? "a name under alerts, which has none" : fmt::format("{}", fmt::join(names, ", ")));
     }
   }
   CheckUnique(
@@ -89,9 +86,7 @@ absl::StatusOr<RolloutFile> LoadRolloutFile(const std::string& path) {
     root.Millis("window_ms", 100, 3'600'000, &out.window);
     root.Each("rollouts", rollout::kMaxRollouts,
               [&](Section& item) { ReadRollout(item, &out.rollouts.emplace_back()); });
-    ReadAlerts(root, &out.alerts);
   }
-  CheckAlerts(file, out.alerts, faults);
   CheckWhole(file, out, faults);
   if (absl::Status status = faults.ToStatus(); !status.ok()) return status;
   return out;

@@ -7,7 +7,6 @@
 
 #include "absl/status/statusor.h"
 #include "base/clock.h"
-#include "config/alerts.h"
 #include "rollout/rollout_spec.h"
 
 namespace sluice::config {
@@ -15,10 +14,9 @@ namespace sluice::config {
 struct RolloutFile {
   Duration window = std::chrono::seconds(10);  // evidence is weighed once in it, on every replica at the same time
   std::vector<rollout::RolloutSpec> rollouts;
-  std::vector<AlertWebhook> alerts;
 };
 
-// INVALID_ARGUMENT with a line for each fault; NOT_FOUND. Does not open secret files.
+// INVALID_ARGUMENT with a line for each fault; NOT_FOUND.
 absl::StatusOr<RolloutFile> LoadRolloutFile(const std::string& path);
 
 }  // namespace sluice::config

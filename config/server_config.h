@@ -77,6 +77,8 @@ struct RuntimeConfig {
   engine::SchedulerOptions scheduler;
   FlagOptions flags;
   std::string state_folder;       // overrides and emergency switches; empty: nothing is kept
+  std::string replica_id;         // among those that share a store; empty: host name and port
+  std::string fault_file;         // faults injected on purpose (fault_file.h); empty: none, ever
   std::string decision_log_file;  // of QoS, to be replayed; empty: only the newest are kept, in memory
   uint64_t decision_log_max_bytes = uint64_t{64} << 20;  // then FILE becomes FILE.1
   std::string probe_cache_dir;                           // verdicts on model files; empty: memory only

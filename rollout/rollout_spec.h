@@ -42,7 +42,7 @@ struct RolloutSpec {
   int max_attempts = 3;
   // A store that is out of reach for so long takes a canary to 0 % on this replica; zero: it keeps the last percentage.
   Duration decay_after = Duration::zero();
-  std::vector<std::string> alerts;  // names of webhooks that learn of each transition
+  std::vector<std::string> alerts;  // webhooks of the QoS file that learn of each transition
 
   bool operator==(const RolloutSpec&) const = default;
 

@@ -19,6 +19,11 @@ std::string_view TargetingKey(const InferenceRequest& r) {
   return r.conversation.empty() ? std::string_view(r.request_id) : std::string_view(r.conversation);
 }
 
+RolloutArms::Fate FateOf(qos::CallOutcome outcome) {
+  if (outcome == qos::CallOutcome::kSuccess) return RolloutArms::Fate::kServed;
+  return outcome == qos::CallOutcome::kFailure ? RolloutArms::Fate::kFailed : RolloutArms::Fate::kNotCounted;
+}
+
 class RequestHeaders final : public flags::HeaderSource {
  public:
   explicit RequestHeaders(const std::map<std::string, std::string>& headers) : headers_(headers) {}
@@ -93,8 +98,9 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
     auto prompt = PreparePrompt(request_, *model_, {limits_.default_max_tokens, limits_.max_tokens_limit});
     if (!prompt.ok()) return Refuse(prompt.status());
     prompt_ = *std::move(prompt);
+    prompt_tokens_ = static_cast<int>(prompt_.tokens.size());
     Gate();
-    Admit(static_cast<int>(prompt_.tokens.size()), [self = shared_from_this()] { self->OpenPipeline(); });
+    Admit(prompt_tokens_, [self = shared_from_this()] { self->OpenPipeline(); });
   }
 
   // --- 1 gate: which features is this request in? ---
@@ -162,6 +168,7 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
                                      .kv_prep = decisions_.snapshot->FeatureOn(ttft, "kv_prep")});
       } else {
         info_.qos += ";fallback=TTFT_CIRCUIT_OPEN";
+        fell_back_ = true;
       }
     }
     info_.pipeline = policy.name;
@@ -174,7 +181,21 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
                                 {.retry_after = breaker.RetryAfter()}));
       }
     }
-    OpenStream(std::move(policy));
+    BeginPart(std::move(policy));
+  }
+
+  // From here on the request counts for its arm of a rollout, whatever serves it.
+  void BeginPart(engine::PipelinePolicy policy) {
+    const int64_t tokens = static_cast<int64_t>(prompt_.tokens.size()) + prompt_.max_tokens;
+    part_ = parts_.arms.Begin(decisions_, tokens * static_cast<int64_t>(model_->facts().kv_bytes_per_token));
+    if (parts_.faults == nullptr) return OpenStream(std::move(policy));
+    const FaultInjection::Strike strike = parts_.faults->Next(info_.pipeline);
+    parts_.arms.Leak(part_, strike.leaked);
+    parts_.faults->After(strike.delay, [self = shared_from_this(), policy = std::move(policy), fail = strike.fail] {
+      if (!fail) return self->OpenStream(policy);
+      self->call_->Report(qos::CallOutcome::kFailure, qos::CallTimes());
+      self->Refuse(MakeError(Reason::kFaultInjected, "this pipeline fails on purpose: faults are injected"));
+    });
   }
 
   // --- 4 stream: tokens flow from the engine thread to whoever reads ---
@@ -206,7 +227,18 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
   void Settle(const GenerationSummary& summary) {
     call_->Report(BreakerOutcomeOf(summary), {.ttft = summary.ttft, .longest_stall = summary.longest_gap});
     parts_.qos.Settle(grant_, EndOf(request_, info_.model, parts_.clock.Now(), OutcomeOf(summary), &summary));
+    EndPart(FateOf(BreakerOutcomeOf(summary)), summary.ttft);
     parts_.probe.Finished(request_, info_, summary.status, &summary);
+  }
+
+  void EndPart(RolloutArms::Fate fate, Duration ttft) {
+    parts_.arms.Finish(part_, {.fate = fate,
+                               .ttft_was_forced_off = fell_back_,
+                               .user = qos::StableHash(TargetingKey(request_)),
+                               .prompt_tokens = prompt_tokens_,
+                               .ttft = ttft,
+                               .latency = parts_.clock.Now() - request_.arrival,
+                               .request_id = request_.request_id});
   }
 
   // The way ends early. A permit or breaker call taken already is given back without blame.
@@ -215,6 +247,8 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
     if (grant_.permit.has_value()) {
       parts_.qos.Settle(grant_, EndOf(request_, info_.model, parts_.clock.Now(), OutcomeOf(status), nullptr));
     }
+    const bool failed = OutcomeOf(status) == qos::Outcome::kFailure;
+    EndPart(failed ? RolloutArms::Fate::kFailed : RolloutArms::Fate::kNotCounted, Duration::zero());
     parts_.probe.Finished(request_, info_, status, nullptr);
     if (opened_) std::exchange(opened_, nullptr)(status, info_);
     if (embedded_) std::exchange(embedded_, nullptr)(status, 0, info_);
@@ -234,6 +268,9 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
   bool default_deadline_ = false;  // of request_; the client chose none
   qos::Grant grant_;
   std::optional<qos::CircuitBreaker::Call> call_;
+  RolloutArms::Part part_;
+  bool fell_back_ = false;  // assigned to ttft, served by baseline
+  int prompt_tokens_ = 0;
   OpenCallback opened_;
 
   int embed_prompt_tokens_ = 0;

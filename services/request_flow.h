@@ -15,7 +15,9 @@
 #include "flags/flag_gate.h"
 #include "qos/breaker_registry.h"
 #include "qos/qos_engine.h"
+#include "services/fault_injection.h"
 #include "services/request.h"
+#include "services/rollout_arms.h"
 #include "services/telemetry/request_probe.h"
 
 namespace sluice::services {
@@ -47,6 +49,8 @@ class RequestFlow {
     qos::QosEngine& qos;
     qos::BreakerRegistry& breakers;
     engine::ModelPool& models;
+    RolloutArms& arms;
+    FaultInjection* faults;  // null: none
     RequestProbe& probe;
     const Clock& clock;
   };

@@ -120,7 +120,8 @@ class FlagdServiceTest : public testing::Test {
                             [](const std::string&) { return absl::OkStatus(); },
                             clock_};
   test::QosControlParts qos_control_{qos_, models_, clock_, metrics_};
-  RequestFlow flow_{{gate_, qos_.engine, qos_.breakers, models_, probe_, clock_}, {}};
+  RolloutArms arms_{0, nullptr};
+  RequestFlow flow_{{gate_, qos_.engine, qos_.breakers, models_, arms_, nullptr, probe_, clock_}, {}};
   flags::FlagSources sources_{gate_, {}, [](const flags::FlagUpdate&) {}};
   FlagControl control_{sources_, gate_, nullptr, clock_};
   CallGuard guard_;

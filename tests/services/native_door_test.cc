@@ -116,7 +116,8 @@ class NativeDoorTest : public testing::Test {
       [](const std::string&) { return absl::OkStatus(); },
       clock_};
   test::QosControlParts qos_control_{qos_, models_, clock_, metrics_};
-  RequestFlow flow_{{gate_, qos_.engine, qos_.breakers, models_, probe_, clock_}, {}};
+  RolloutArms arms_{0, nullptr};
+  RequestFlow flow_{{gate_, qos_.engine, qos_.breakers, models_, arms_, nullptr, probe_, clock_}, {}};
   flags::FlagSources sources_{gate_, {}, [](const flags::FlagUpdate&) {}};
   FlagControl control_{sources_, gate_, nullptr, clock_};
   std::atomic<int64_t> drained_with_ms_{-1};
