@@ -38,7 +38,6 @@ constexpr Duration kTick = std::chrono::milliseconds(5);
 constexpr size_t kKeptDecisions = 10'000;  // for sluicectl qos decisions
 
 constexpr size_t kMaxBreakers = 256;
-constexpr int kFailuresInARow = 5;  // at a base rate of 0.5 % by chance once in 3e11 requests
 
 void LogTransition(std::string_view model, std::string_view pipeline, const qos::Transition& transition) {
   LogWarning("circuit breaker", {{"model", std::string(model)},
@@ -132,8 +131,10 @@ struct Server::Impl {
                                                          &compute_gate);
             },
             parts.probe, clock),
-        arms(kFailuresInARow, journal.get()),
-        faults(parts.runtime.fault_file.empty() ? nullptr : std::make_unique<FaultInjection>(clock, Randomness(parts.jitter_seed))),
+        arms(journal.get()),
+        faults(parts.runtime.fault_file.empty()
+                   ? nullptr
+                   : std::make_unique<FaultInjection>(clock, Randomness(parts.jitter_seed))),
         flow({gate, qos_engine, breakers, models, arms, faults.get(), request_probe, clock},
              {.default_max_tokens = parts.runtime.default_max_tokens,
               .max_tokens_limit = parts.runtime.max_tokens_limit,
