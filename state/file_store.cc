@@ -69,6 +69,22 @@ bool WriteBytes(int fd, std::string_view bytes) {
   return true;
 }
 
+bool Locked(int fd) { return flock(fd, LOCK_EX | LOCK_NB) == 0; }
+
+class FileSession final : public Session {
+ public:
+  FileSession(std::string id, OwnedFd folder, OwnedFd file)
+      : id_(std::move(id)), folder_(std::move(folder)), file_(std::move(file)) {}
+  ~FileSession() override { unlinkat(folder_.get(), id_.c_str(), 0); }
+  std::string id() const override { return id_; }
+  MonoTime alive_until() const override { return kInfiniteFuture; }
+
+ private:
+  const std::string id_;  // also the file's name
+  const OwnedFd folder_;
+  const OwnedFd file_;  // locked
+};
+
 }  // namespace
 
 FileStore::FileStore(std::string folder, OwnedFd directory)
@@ -162,12 +178,44 @@ absl::StatusOr<uint64_t> FileStore::Write(const Change& change) {
   if (!exclusive.ok()) return Failed("lock the state");
   SLUICE_ASSIGN_OR_RETURN(const std::shared_ptr<const Table> before, LoadLocked());
   Table next = *before;
-  SLUICE_ASSIGN_OR_RETURN(const uint64_t revision, change(next));
+  EndDeadSessions(next);
+  const uint64_t without_the_dead = next.revision();
+  const absl::StatusOr<uint64_t> revision = change(next);
+  if (!revision.ok() && without_the_dead == before->revision()) return revision;
   const std::string text = next.Encode();
   SLUICE_RETURN_IF_ERROR(Save(text));
   header_ = text.substr(0, Table::kHeaderBytes);
   cached_ = std::make_shared<const Table>(std::move(next));
   return revision;
+}
+
+void FileStore::EndDeadSessions(Table& table) const {
+  for (const std::string& session : table.Sessions()) {
+    const OwnedFd file(openat(directory_.get(), session.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
+    if (file.valid() ? !Locked(file.get()) : errno != ENOENT) continue;
+    table.EndSession(session);
+    // While it is ours: nobody can begin it again before.
+    if (file.valid()) unlinkat(directory_.get(), session.c_str(), 0);
+  }
+}
+
+absl::StatusOr<std::unique_ptr<Session>> FileStore::BeginSession() {
+  constexpr int kMost = 1'000;
+  MutexLock lock(mu_);
+  const FolderLock exclusive(directory_.get());
+  if (!exclusive.ok()) return Failed("lock the state");
+  SLUICE_ASSIGN_OR_RETURN(const std::shared_ptr<const Table> now, LoadLocked());
+  for (int n = 0; n < kMost; ++n) {
+    const std::string id = fmt::format("session.{}.{}", getpid(), n);
+    // What lived with another process of this number must be gone first.
+    if (now->Sessions().contains(id)) continue;
+    OwnedFd file(openat(directory_.get(), id.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
+    if (!file.valid() && errno == EEXIST) continue;
+    OwnedFd folder(fcntl(directory_.get(), F_DUPFD_CLOEXEC, 0));
+    if (!file.valid() || !folder.valid() || !Locked(file.get())) return Failed("begin a session");
+    return std::make_unique<FileSession>(id, std::move(folder), std::move(file));
+  }
+  return absl::ResourceExhaustedError(fmt::format("this process has {} sessions in '{}'", kMost, folder_));
 }
 
 absl::Status FileStore::Save(const std::string& text) {
@@ -182,8 +230,9 @@ absl::Status FileStore::Save(const std::string& text) {
   return {};
 }
 
-absl::StatusOr<uint64_t> FileStore::Put(std::string_view key, std::string_view value, uint64_t expected) {
-  return Write([&](Table& table) { return table.Put(key, value, expected); });
+absl::StatusOr<uint64_t> FileStore::Put(std::string_view key, std::string_view value, uint64_t expected,
+                                        const PutOptions& options) {
+  return Write([&](Table& table) { return table.Put(key, value, expected, options); });
 }
 
 absl::StatusOr<uint64_t> FileStore::Delete(std::string_view key, uint64_t expected) {

@@ -21,7 +21,8 @@
 namespace sluice::state {
 
 // A change costs the time to write and sync everything stored: meant for kilobytes that change rarely, bounded at
-// 10,000 keys and 64 MiB. Watches hear of a change within milliseconds, where inotify is missing within 2 seconds.
+// 10,000 keys and 64 MiB. What lived with a process that died vanishes with the next change that anybody makes or tries.
+// Watches hear of a change within milliseconds, where inotify is missing within 2 seconds.
 // Put and Delete wait for a writer of another process as long as that takes.
 class FileStore final : public StateStore {
  public:
@@ -31,7 +32,11 @@ class FileStore final : public StateStore {
 
   absl::StatusOr<Entry> Get(std::string_view key) override;
   absl::StatusOr<Listing> List(std::string_view prefix) override;
-  absl::StatusOr<uint64_t> Put(std::string_view key, std::string_view value, uint64_t expected) override;
+  using StateStore::Put;
+  absl::StatusOr<uint64_t> Put(std::string_view key, std::string_view value, uint64_t expected,
+                               const PutOptions& options) override;
+  // Lives as long as this process keeps `session.<pid>.<n>` locked, so until it dies: the kernel tells, no clock does.
+  absl::StatusOr<std::unique_ptr<Session>> BeginSession() override;
   absl::StatusOr<uint64_t> Delete(std::string_view key, uint64_t expected) override;
   [[nodiscard]] std::unique_ptr<Subscription> Watch(std::string_view prefix, WatchCallback callback) override;
 
@@ -44,6 +49,7 @@ class FileStore final : public StateStore {
   absl::Status Failed(std::string_view what) const;
   template <typename Change>
   absl::StatusOr<uint64_t> Write(const Change& change) ABSL_LOCKS_EXCLUDED(mu_);
+  void EndDeadSessions(Table& table) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status Save(const std::string& text) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const std::string folder_;

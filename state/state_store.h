@@ -1,15 +1,17 @@
 // What replicas agree on and restarts remember: small entries under names, changed by compare-and-set, with a watch.
-// Implementations: `file_store` (embedded, one machine); etcd comes with the rollout work.
+// Implementations: `file_store` (embedded, one machine), `etcd/etcd_store` (a cluster).
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "base/clock.h"
 
 namespace sluice::state {
 
@@ -20,6 +22,7 @@ struct Entry {
   std::string key;
   std::string value;      // any bytes
   uint64_t revision = 0;  // the store's revision when it was put
+  std::string session;    // that it lives and dies with; empty: it stays
 
   bool operator==(const Entry&) const = default;
 };
@@ -45,6 +48,30 @@ class Subscription {
   virtual ~Subscription() = default;
 };
 
+// What a process keeps alive: entries that were put under it vanish with it, or, when the process is gone or cut off, at
+// the latest some time after it could last be renewed (the store's `ttl`). Destroying it ends it, as far as the store can
+// be reached, within a second. A session that was lost never comes back. Thread-safety: thread-safe.
+class Session {
+ public:
+  virtual ~Session() = default;
+  virtual std::string id() const = 0;  // as Entry::session
+  // Until then the store surely has it, whatever happens to the connection; in the past when it is lost.
+  virtual MonoTime alive_until() const = 0;
+};
+
+// Another key must still be as it was, or nothing happens: what a leader writes is fenced by the key that made it one.
+struct Fence {
+  std::string key;
+  uint64_t revision = 0;
+
+  bool operator==(const Fence&) const = default;
+};
+
+struct PutOptions {
+  const Session* session = nullptr;  // of the same store; null: the entry stays
+  std::optional<Fence> fence;
+};
+
 // Keys are 1 to 512 printable ASCII characters without space; by convention words between slashes ("flags/override/x").
 // A revision is a number of the whole store that every change raises by at least one, also across restarts and
 // processes. Thread-safety: thread-safe. Every call may block on a disk or a network: not for engine or gRPC threads.
@@ -62,8 +89,16 @@ class StateStore {
 
   // Sets the value if the key's revision is `expected` (0: there must be no such key). When it returns, the change
   // survives a crash. Returns the new revision. ABORTED, reason REVISION_CONFLICT, metadata `current_revision`:
-  // somebody else was first; INVALID_ARGUMENT: key or value; RESOURCE_EXHAUSTED: the store is full.
-  virtual absl::StatusOr<uint64_t> Put(std::string_view key, std::string_view value, uint64_t expected) = 0;
+  // somebody else was first, or the fence fell (metadata `fence`); INVALID_ARGUMENT: key or value; RESOURCE_EXHAUSTED:
+  // the store is full; FAILED_PRECONDITION: the session is lost.
+  virtual absl::StatusOr<uint64_t> Put(std::string_view key, std::string_view value, uint64_t expected,
+                                       const PutOptions& options) = 0;
+  absl::StatusOr<uint64_t> Put(std::string_view key, std::string_view value, uint64_t expected) {
+    return Put(key, value, expected, PutOptions());
+  }
+
+  // UNAVAILABLE as every call.
+  virtual absl::StatusOr<std::unique_ptr<Session>> BeginSession() = 0;
 
   // Removes the key if its revision is `expected`. Returns the store's new revision. ABORTED as Put.
   virtual absl::StatusOr<uint64_t> Delete(std::string_view key, uint64_t expected) = 0;

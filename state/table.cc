@@ -12,7 +12,7 @@
 namespace sluice::state {
 namespace {
 
-constexpr std::string_view kFormat = "sluice-state 1 ";  // then the SHA-256 of everything after this line
+constexpr std::string_view kFormat = "sluice-state 2 ";  // then the SHA-256 of everything after this line
 
 absl::Status CheckKey(std::string_view key) {
   const auto plain = [](char c) { return c > ' ' && c < '\x7f'; };
@@ -87,8 +87,17 @@ absl::Status Table::CheckExpected(std::string_view key, uint64_t expected) const
                    {.metadata = {{"current_revision", std::to_string(current)}}});
 }
 
-absl::StatusOr<uint64_t> Table::Put(std::string_view key, std::string_view value, uint64_t expected) {
+absl::StatusOr<uint64_t> Table::Put(std::string_view key, std::string_view value, uint64_t expected,
+                                    const PutOptions& options) {
   SLUICE_RETURN_IF_ERROR(CheckKey(key));
+  if (options.fence) {
+    const auto found = entries_.find(options.fence->key);
+    if (found == entries_.end() || found->second->revision != options.fence->revision) {
+      return MakeError(Reason::kRevisionConflict,
+                       fmt::format("'{}' is no longer at revision {}", options.fence->key, options.fence->revision),
+                       {.metadata = {{"fence", options.fence->key}}});
+    }
+  }
   if (value.size() > kMaxValueBytes) {
     return absl::InvalidArgumentError(
         fmt::format("the value of '{}' has {} bytes; allowed {}", key, value.size(), kMaxValueBytes));
@@ -105,8 +114,25 @@ absl::StatusOr<uint64_t> Table::Put(std::string_view key, std::string_view value
   }
   ++revision_;
   entries_[std::string(key)] =
-      std::make_shared<const Entry>(Entry{.key = std::string(key), .value = std::string(value), .revision = revision_});
+      std::make_shared<const Entry>(Entry{.key = std::string(key),
+                                          .value = std::string(value),
+                                          .revision = revision_,
+                                          .session = options.session == nullptr ? "" : options.session->id()});
   return revision_;
+}
+
+std::set<std::string> Table::Sessions() const {
+  std::set<std::string> sessions;
+  for (const auto& [key, entry] : entries_) {
+    if (!entry->session.empty()) sessions.insert(entry->session);
+  }
+  return sessions;
+}
+
+bool Table::EndSession(std::string_view session) {
+  const size_t removed = std::erase_if(entries_, [session](const auto& e) { return e.second->session == session; });
+  if (removed > 0) ++revision_;
+  return removed > 0;
 }
 
 absl::StatusOr<uint64_t> Table::Delete(std::string_view key, uint64_t expected) {
@@ -127,7 +153,7 @@ std::string Table::Encode() const {
   std::string body = fmt::format("revision {} entries {}\n", revision_, entries_.size());
   body.reserve(body.size() + Bytes() + entries_.size() * 48);
   for (const auto& [key, entry] : entries_) {
-    body += fmt::format("{} {} {}\n", key, entry->revision, entry->value.size());
+    body += fmt::format("{} {} {} {}\n", key, entry->revision, entry->value.size(), entry->session);
     body += entry->value;
     body += '\n';
   }
@@ -157,7 +183,9 @@ absl::StatusOr<Table> Table::Decode(std::string_view text) {
     Entry entry;
     entry.key = parser.Until(' ');
     entry.revision = parser.NumberUntil(' ');
-    entry.value = parser.Bytes(parser.NumberUntil('\n'));
+    const uint64_t size = parser.NumberUntil(' ');
+    entry.session = parser.Until('\n');
+    entry.value = parser.Bytes(size);
     parser.Bytes(1);
     const std::string key = entry.key;
     table.entries_[key] = std::make_shared<const Entry>(std::move(entry));

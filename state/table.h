@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -26,8 +27,12 @@ class Table {
   absl::StatusOr<Entry> Get(std::string_view key) const;
   Listing List(std::string_view prefix) const;
   // As StateStore's; on an error nothing changed.
-  absl::StatusOr<uint64_t> Put(std::string_view key, std::string_view value, uint64_t expected);
+  absl::StatusOr<uint64_t> Put(std::string_view key, std::string_view value, uint64_t expected,
+                               const PutOptions& options = {});
   absl::StatusOr<uint64_t> Delete(std::string_view key, uint64_t expected);
+  std::set<std::string> Sessions() const;
+  // Removes what lives with the session; false: nothing did.
+  bool EndSession(std::string_view session);
 
   // As text: a line with format and checksum, a line with the revision, then per entry a line and its bytes.
   std::string Encode() const;

@@ -244,5 +244,46 @@ TEST_P(StoreContract, AnEndedWatchIsSilent) {
   EXPECT_EQ(ended.calls(), 1u);
 }
 
+TEST_P(StoreContract, WhatLivesWithASessionGoesWithIt) {
+  const auto other = world_->Connect();
+  auto session = store_->BeginSession();
+  auto lasting = store_->BeginSession();
+  ASSERT_THAT(session, IsOk());
+  ASSERT_THAT(lasting, IsOk());
+  EXPECT_NE((*session)->id(), (*lasting)->id());
+  ASSERT_THAT(store_->Put("s/a", "1", 0, {.session = session->get(), .fence = {}}), IsOk());
+  ASSERT_THAT(store_->Put("s/b", "1", 0, {.session = lasting->get(), .fence = {}}), IsOk());
+  ASSERT_THAT(store_->Put("s/c", "1", 0), IsOk());
+  EXPECT_EQ(other->Get("s/a")->session, (*session)->id());
+  EXPECT_EQ(other->Get("s/c")->session, "");
+  WatchLog log;
+  const auto watch = other->Watch("s/", log.Callback());
+  session->reset();
+  ASSERT_THAT(store_->Put("elsewhere", "1", 0), IsOk());  // a store may wait for the next change
+  log.Await({{"s/b", "1"}, {"s/c", "1"}});
+  EXPECT_THAT(other->Get("s/a"), StatusIs(StatusCode::kNotFound));
+  const auto taken = store_->Put("s/b", "2", other->Get("s/b")->revision);
+  ASSERT_THAT(taken, IsOk()) << "put without the session: it stays now";
+  lasting->reset();
+  ASSERT_THAT(store_->Put("elsewhere", "2", store_->Get("elsewhere")->revision), IsOk());
+  EXPECT_EQ(other->Get("s/b")->value, "2");
+}
+
+TEST_P(StoreContract, AFenceThatFellStopsAPut) {
+  const auto fence = store_->Put("leader", "a", 0);
+  ASSERT_THAT(fence, IsOk());
+  const PutOptions options{.session = nullptr, .fence = Fence{.key = "leader", .revision = *fence}};
+  const auto first = store_->Put("x", "1", 0, options);
+  ASSERT_THAT(first, IsOk());
+  ASSERT_THAT(store_->Put("leader", "b", *fence), IsOk());
+  const auto refused = store_->Put("x", "2", *first, options);
+  EXPECT_THAT(refused, StatusIs(StatusCode::kAborted));
+  EXPECT_EQ(GetErrorDetails(refused.status()).reason, Reason::kRevisionConflict);
+  EXPECT_EQ(GetErrorDetails(refused.status()).metadata["fence"], "leader");
+  EXPECT_EQ(store_->Get("x")->value, "1");
+  EXPECT_THAT(store_->Put("y", "1", 0, {.session = nullptr, .fence = Fence{.key = "nobody", .revision = 1}}),
+              StatusIs(StatusCode::kAborted));
+}
+
 }  // namespace
 }  // namespace sluice::state

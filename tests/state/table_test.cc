@@ -46,7 +46,7 @@ TEST(TableTest, EveryFlippedBitAndEveryCutIsFound) {
     EXPECT_THAT(Table::Decode(bad), StatusIs(StatusCode::kDataLoss)) << "bit " << bit;
   }
   EXPECT_THAT(Table::Decode(good + "x"), StatusIs(StatusCode::kDataLoss, HasSubstr("checksum")));
-  EXPECT_THAT(Table::Decode("sluice-state 2 " + good.substr(15)),
+  EXPECT_THAT(Table::Decode("sluice-state 9 " + good.substr(15)),
               StatusIs(StatusCode::kDataLoss, HasSubstr("version")));
 }
 

@@ -43,8 +43,15 @@ class MemoryStore final : public state::StateStore {
     if (!table.ok()) return table.status();
     return (*table)->List(prefix);
   }
-  absl::StatusOr<uint64_t> Put(std::string_view key, std::string_view value, uint64_t expected) override {
-    return Write([&](state::Table& table) { return table.Put(key, value, expected); });
+  using StateStore::Put;
+  absl::StatusOr<uint64_t> Put(std::string_view key, std::string_view value, uint64_t expected,
+                               const state::PutOptions& options) override {
+    return Write([&](state::Table& table) { return table.Put(key, value, expected, options); });
+  }
+  absl::StatusOr<std::unique_ptr<state::Session>> BeginSession() override {
+    MutexLock lock(mu_);
+    if (!fault_.ok()) return fault_;
+    return std::make_unique<MemorySession>(*this, std::to_string(++sessions_));
   }
   absl::StatusOr<uint64_t> Delete(std::string_view key, uint64_t expected) override {
     return Write([&](state::Table& table) { return table.Delete(key, expected); });
@@ -55,6 +62,23 @@ class MemoryStore final : public state::StateStore {
   }
 
  private:
+  class MemorySession final : public state::Session {
+   public:
+    MemorySession(MemoryStore& store, std::string id) : store_(store), id_(std::move(id)) {}
+    ~MemorySession() override {
+      (void)store_.Write([this](state::Table& table) {
+        table.EndSession(id_);
+        return absl::StatusOr<uint64_t>(table.revision());
+      });
+    }
+    std::string id() const override { return id_; }
+    MonoTime alive_until() const override { return kInfiniteFuture; }
+
+   private:
+    MemoryStore& store_;
+    const std::string id_;
+  };
+
   absl::StatusOr<std::shared_ptr<const state::Table>> Load() {
     MutexLock lock(mu_);
     if (!fault_.ok()) return fault_;
@@ -87,6 +111,7 @@ class MemoryStore final : public state::StateStore {
   CondVar changed_;
   std::shared_ptr<const state::Table> table_ ABSL_GUARDED_BY(mu_) = std::make_shared<const state::Table>();
   absl::Status fault_ ABSL_GUARDED_BY(mu_);
+  int sessions_ ABSL_GUARDED_BY(mu_) = 0;
   bool news_ ABSL_GUARDED_BY(mu_) = false;
   bool stop_ ABSL_GUARDED_BY(mu_) = false;
   state::WatchHub hub_;
