@@ -59,7 +59,7 @@ class Rollouts {
     // Something outside says that the canary is broken here ("ttft breaker open for 10 s"); empty: nothing.
     std::function<std::string(const std::string& flag)> broken;
     std::function<double()> rss_bytes;  // of the process; 0: unknown
-    // After each change of a state, by whichever replica made it.
+    // After each change of a state, by whichever replica made it. Must not call back.
     std::function<void(const std::string& flag, const Transition& transition)> told;
     std::function<void()> wake;  // the store has news: Tick soon. From any thread; must not block.
   };
@@ -81,19 +81,19 @@ class Rollouts {
 
   // As of the last Tick.
   Report Describe() const ABSL_LOCKS_EXCLUDED(mu_);
-  // What the store keeps about a flag's past, the newest first.
-  absl::StatusOr<std::vector<Evidence>> EvidenceOf(const std::string& flag) const;
+  // What the store keeps about a flag's past, as MakeEvidence's documents, the newest first. Waits for the store.
+  absl::StatusOr<std::vector<std::string>> EvidenceOf(const std::string& flag) const;
 
  private:
   struct OfFlag {
-    OfFlag(RolloutSpec spec, const AnalysisOptions& options, ArmRecorder& recorder)
-        : replica(std::move(spec), options, recorder), leader(options) {}
+    OfFlag(RolloutSpec spec, ArmRecorder& recorder) : replica(spec, recorder), leader(spec.analysis) {}
     FlagReplica replica;
     FlagLeader leader;
     Serving served;
     bool mixed = true;             // what is served changed in the running window
     std::optional<Trip> own_trip;  // of this replica, until the store has it
     uint64_t own_trip_attempt = 0;
+    std::string own_trip_why;
     uint64_t told_epoch = 0;
     bool restored = false;  // the leader has read what another one left
     Observation seen;
@@ -102,17 +102,19 @@ class Rollouts {
   using Mirror = std::map<std::string, state::Entry>;
 
   void Follow(const absl::StatusOr<state::Changes>& changes) ABSL_LOCKS_EXCLUDED(mu_);
-  void Absorb(const Mirror& mirror);
+  void Absorb(OfFlag& of, const Mirror& mirror);
   void CloseWindows(WallTime now);
   void TripWhatMust(WallTime now);
   void Serve();
   void Publish(WallTime now);
-  void Lead(const Mirror& mirror, WallTime now);
-  void LeadFlag(OfFlag& of, const Mirror& mirror, const std::vector<ReplicaRecord>& records, WallTime now);
-  absl::Status Keep(OfFlag& of, const RolloutState& before, const RolloutState& next, const state::PutOptions& options,
-                    WallTime now);
-  void KeepEvidence(OfFlag& of, const RolloutState& before, const RolloutState& next, WallTime now);
-  void Summarize(WallTime now) ABSL_LOCKS_EXCLUDED(mu_);
+  void LeadFlag(OfFlag& of, const std::vector<ReplicaRecord>& records, const state::Fence& fence, WallTime now)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  // Puts `next` where the store still has the state of `revision`.
+  absl::Status Keep(OfFlag& of, uint64_t revision, const RolloutState& next, const state::PutOptions& options)
+      ABSL_LOCKS_EXCLUDED(mu_);
+  void KeepEvidence(OfFlag& of, const RolloutState& before, const RolloutState& next,
+                    const std::vector<ReplicaRecord>& records);
+  void Summarize() ABSL_LOCKS_EXCLUDED(mu_);
   Duration LostFor() const ABSL_LOCKS_EXCLUDED(mu_);
 
   const Parts parts_;
@@ -120,8 +122,6 @@ class Rollouts {
   Duration window_ = std::chrono::seconds(10);
   int64_t index_ = 0;  // of the running window
   std::map<std::string, std::unique_ptr<OfFlag>> flags_;
-  std::unique_ptr<state::Session> session_;
-  int64_t published_ = 0;  // index; 0: nothing since the last change
   bool publish_now_ = true;
 
   mutable Mutex mu_;

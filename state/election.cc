@@ -32,7 +32,8 @@ absl::Status Election::Tick() {
     leader_ = candidate_;
     return absl::OkStatus();
   }
-  if (put.status().code() == absl::StatusCode::kFailedPrecondition) session_.reset();  // lost: the next Tick begins anew
+  // Lost: the next Tick begins anew.
+  if (put.status().code() == absl::StatusCode::kFailedPrecondition) session_.reset();
   if (put.status().code() != absl::StatusCode::kAborted) return put.status();
   const auto entry = store_.Get(key_);  // somebody leads; perhaps it is us
   if (!entry.ok() && entry.status().code() != absl::StatusCode::kNotFound) return entry.status();

@@ -11,7 +11,8 @@
 
 namespace sluice::state {
 
-// Two may believe for a moment that they lead, so what a leader writes is fenced by fence(): the store refuses the older.
+// Two may believe for a moment that they lead, so what a leader writes is fenced by fence(): the store refuses what the
+// older one says.
 // Thread-safety: thread-safe, but Tick from one thread at a time.
 class Election {
  public:

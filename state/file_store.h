@@ -21,8 +21,8 @@
 namespace sluice::state {
 
 // A change costs the time to write and sync everything stored: meant for kilobytes that change rarely, bounded at
-// 10,000 keys and 64 MiB. What lived with a process that died vanishes with the next change that anybody makes or tries.
-// Watches hear of a change within milliseconds, where inotify is missing within 2 seconds.
+// 10,000 keys and 64 MiB. What lived with a process that died vanishes with the next change that anybody makes or
+// tries. Watches hear of a change within milliseconds, where inotify is missing within 2 seconds.
 // Put and Delete wait for a writer of another process as long as that takes.
 class FileStore final : public StateStore {
  public:

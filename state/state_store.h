@@ -48,9 +48,9 @@ class Subscription {
   virtual ~Subscription() = default;
 };
 
-// What a process keeps alive: entries that were put under it vanish with it, or, when the process is gone or cut off, at
-// the latest some time after it could last be renewed (the store's `ttl`). Destroying it ends it, as far as the store can
-// be reached, within a second. A session that was lost never comes back. Thread-safety: thread-safe.
+// What a process keeps alive: entries that were put under it vanish with it, or, when the process is gone or cut off,
+// at the latest some time after it could last be renewed (the store's `ttl`). Destroying it ends it, as far as the
+// store can be reached, within a second. A session that was lost never comes back. Thread-safety: thread-safe.
 class Session {
  public:
   virtual ~Session() = default;
