@@ -2,61 +2,111 @@
 
 #include <utility>
 
+#include "base/log.h"
+
 namespace sluice::state {
 
-Election::Election(StateStore& store, std::string key, std::string candidate, const Clock& clock)
-    : store_(store), key_(std::move(key)), candidate_(std::move(candidate)), clock_(clock) {}
+ElectionStep NextStep(const ElectionView& view, MonoTime now) {
+  if (now < view.try_again) return ElectionStep::kNothing;
+  if (view.session.empty() || view.alive_until <= now) return ElectionStep::kBeginSession;
+  return view.known && !view.holder ? ElectionStep::kCampaign : ElectionStep::kNothing;
+}
 
-Election::~Election() = default;
+// Whether the store can be read now does not matter: the session's life alone says how long nobody else can lead.
+std::optional<Fence> Leading(const ElectionView& view, Duration margin, MonoTime now) {
+  if (!view.holder || view.session.empty() || view.holder->session != view.session) return std::nullopt;
+  if (view.alive_until <= now || view.alive_until - now <= margin) return std::nullopt;
+  return Fence{.key = view.holder->key, .revision = view.holder->revision};
+}
 
-bool Election::Lives() const { return session_ != nullptr && session_->alive_until() > clock_.Now(); }
+Election::Election(StateStore& store, Options options, const Clock& clock)
+    : store_(store), options_(std::move(options)), clock_(clock) {
+  subscription_ = store_.Watch(options_.key, [this](const absl::StatusOr<Changes>& changes) { Follow(changes); });
+}
 
-const Session* Election::session() const { return Lives() ? session_.get() : nullptr; }
+Election::~Election() { subscription_.reset(); }
 
-absl::Status Election::Tick() {
-  if (!Lives()) {
-    {
-      MutexLock lock(mu_);
-      fence_.reset();
-    }
-    session_.reset();
-    auto begun = store_.BeginSession();
-    if (!begun.ok()) return begun.status();
-    session_ = *std::move(begun);
-  }
-  const auto put = store_.Put(key_, candidate_, 0, {.session = session_.get(), .fence = {}});
-  if (put.ok()) {
+void Election::Follow(const absl::StatusOr<Changes>& changes) {
+  {
     MutexLock lock(mu_);
-    fence_ = Fence{.key = key_, .revision = *put};
-    leads_until_ = session_->alive_until();
-    leader_ = candidate_;
-    return absl::OkStatus();
+    known_ = changes.ok();
+    if (changes.ok()) {
+      for (const std::string& key : changes->deleted) {
+        if (key == options_.key) holder_.reset();
+      }
+      for (const Entry& entry : changes->put) {
+        if (entry.key == options_.key) holder_ = entry;
+      }
+    }
   }
-  // Lost: the next Tick begins anew.
-  if (put.status().code() == absl::StatusCode::kFailedPrecondition) session_.reset();
-  if (put.status().code() != absl::StatusCode::kAborted) return put.status();
-  const auto entry = store_.Get(key_);  // somebody leads; perhaps it is us
-  if (!entry.ok() && entry.status().code() != absl::StatusCode::kNotFound) return entry.status();
-  MutexLock lock(mu_);
-  leader_ = entry.ok() ? entry->value : "";
-  if (entry.ok() && entry->session == session_->id()) {
-    // Also when the answer to the put that made us leader was lost.
-    fence_ = Fence{.key = key_, .revision = entry->revision};
-    leads_until_ = session_->alive_until();
+  if (options_.wake) options_.wake();
+}
+
+ElectionView Election::View() const {
+  ElectionView view{.known = known_, .holder = holder_, .session = {}, .alive_until = {}, .try_again = try_again_};
+  if (session_ != nullptr) {
+    view.session = session_->name();
+    view.alive_until = session_->alive_until();
+  }
+  return view;
+}
+
+void Election::Tick() {
+  TellChange();
+  ElectionStep step = ElectionStep::kNothing;
+  std::unique_ptr<Session> over;
+  const Session* session = nullptr;
+  {
+    MutexLock lock(mu_);
+    step = NextStep(View(), clock_.Now());
+    if (step == ElectionStep::kBeginSession) over = std::move(session_);
+    session = session_.get();
+  }
+  if (step == ElectionStep::kNothing) return;
+  over.reset();  // before another one begins: it may still hold the key
+  absl::Status status;
+  if (step == ElectionStep::kBeginSession) {
+    auto begun = store_.BeginSession(options_.session_ttl);
+    status = begun.status();
+    MutexLock lock(mu_);
+    if (begun.ok()) session_ = *std::move(begun);
   } else {
-    fence_.reset();
+    // Whether it worked the watch tells, also when the answer was lost.
+    status = store_.Put(options_.key, options_.name, 0, {.session = session, .fence = std::nullopt}).status();
   }
-  return absl::OkStatus();
+  Settle(step, status);
+  if (status.ok() && step == ElectionStep::kBeginSession) return Tick();
+  TellChange();
 }
 
-std::optional<Fence> Election::fence() const {
+void Election::Settle(ElectionStep step, const absl::Status& status) {
+  if (!status.ok() && !absl::IsAborted(status)) {
+    LogWarning("election: the state store failed", {{"key", options_.key}, {"error", status.ToString()}});
+  }
+  std::unique_ptr<Session> over;
   MutexLock lock(mu_);
-  return fence_ && leads_until_ > clock_.Now() ? fence_ : std::nullopt;
+  if (absl::IsFailedPrecondition(status)) over = std::move(session_);
+  // After a campaign that went well too: it takes a moment until the watch has told.
+  if (!status.ok() || step == ElectionStep::kCampaign) try_again_ = SaturatingAdd(clock_.Now(), options_.retry);
 }
 
-std::string Election::leader() const {
+void Election::TellChange() {
+  const std::optional<Fence> fence = leader();
+  std::string name = leader_name();
+  if (fence == told_fence_ && name == told_leader_) return;
+  told_fence_ = fence;
+  told_leader_ = std::move(name);
+  if (options_.changed) options_.changed(told_fence_, told_leader_);
+}
+
+std::optional<Fence> Election::leader() const {
   MutexLock lock(mu_);
-  return leader_;
+  return Leading(View(), options_.margin, clock_.Now());
+}
+
+std::string Election::leader_name() const {
+  MutexLock lock(mu_);
+  return holder_ ? holder_->value : "";
 }
 
 }  // namespace sluice::state

@@ -16,6 +16,7 @@
 namespace sluice::state {
 namespace {
 
+constexpr Duration kLookForDead = std::chrono::milliseconds(500);
 constexpr const char* kFile = "state";
 constexpr const char* kTemporary = "state.tmp";
 constexpr const char* kPrevious = "state.previous";
@@ -69,26 +70,13 @@ bool WriteBytes(int fd, std::string_view bytes) {
   return true;
 }
 
-bool Locked(int fd) { return flock(fd, LOCK_EX | LOCK_NB) == 0; }
-
-class FileSession final : public Session {
- public:
-  FileSession(std::string id, OwnedFd folder, OwnedFd file)
-      : id_(std::move(id)), folder_(std::move(folder)), file_(std::move(file)) {}
-  ~FileSession() override { unlinkat(folder_.get(), id_.c_str(), 0); }
-  std::string id() const override { return id_; }
-  MonoTime alive_until() const override { return kInfiniteFuture; }
-
- private:
-  const std::string id_;  // also the file's name
-  const OwnedFd folder_;
-  const OwnedFd file_;  // locked
-};
-
 }  // namespace
 
 FileStore::FileStore(std::string folder, OwnedFd directory)
-    : folder_(std::move(folder)), directory_(std::move(directory)), hub_([this] { return Load(); }) {}
+    : folder_(std::move(folder)),
+      directory_(std::move(directory)),
+      sessions_(directory_.get()),
+      hub_([this] { return Load(); }) {}
 
 absl::StatusOr<std::unique_ptr<FileStore>> FileStore::Open(const std::string& folder) {
   const auto failed = [&folder](int error) {
@@ -112,7 +100,17 @@ absl::StatusOr<std::unique_ptr<FileStore>> FileStore::Open(const std::string& fo
   SLUICE_ASSIGN_OR_RETURN(
       store->watch_, FileWatch::Start(std::move(options), [self](const auto& /*changed*/) { self->hub_.Notify(); }));
   SLUICE_RETURN_IF_ERROR(store->Load().status());
+  store->undertaker_ = std::thread([self] { self->LookForDeadSessions(); });
   return store;
+}
+
+FileStore::~FileStore() {
+  {
+    MutexLock lock(mu_);
+    stopping_ = true;
+  }
+  stop_.SignalAll();
+  if (undertaker_.joinable()) undertaker_.join();
 }
 
 absl::Status FileStore::Damaged(const absl::Status& status) const {
@@ -171,51 +169,23 @@ absl::StatusOr<Listing> FileStore::List(std::string_view prefix) {
   return table->List(prefix);
 }
 
-template <typename Change>
-absl::StatusOr<uint64_t> FileStore::Write(const Change& change) {
+absl::StatusOr<uint64_t> FileStore::Write(const std::function<absl::StatusOr<uint64_t>(Table&)>& change) {
   MutexLock lock(mu_);
   const FolderLock exclusive(directory_.get());
   if (!exclusive.ok()) return Failed("lock the state");
   SLUICE_ASSIGN_OR_RETURN(const std::shared_ptr<const Table> before, LoadLocked());
   Table next = *before;
-  EndDeadSessions(next);
-  const uint64_t without_the_dead = next.revision();
-  const absl::StatusOr<uint64_t> revision = change(next);
-  if (!revision.ok() && without_the_dead == before->revision()) return revision;
+  bool dropped = false;
+  for (const std::string& session : next.Sessions()) {
+    if (!sessions_.Alive(session)) dropped |= next.DropSession(session);
+  }
+  const absl::StatusOr<uint64_t> revision = change ? change(next) : next.revision();
+  if (!dropped && (!change || !revision.ok())) return revision;
   const std::string text = next.Encode();
   SLUICE_RETURN_IF_ERROR(Save(text));
   header_ = text.substr(0, Table::kHeaderBytes);
   cached_ = std::make_shared<const Table>(std::move(next));
   return revision;
-}
-
-void FileStore::EndDeadSessions(Table& table) const {
-  for (const std::string& session : table.Sessions()) {
-    const OwnedFd file(openat(directory_.get(), session.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
-    if (file.valid() ? !Locked(file.get()) : errno != ENOENT) continue;
-    table.EndSession(session);
-    // While it is ours: nobody can begin it again before.
-    if (file.valid()) unlinkat(directory_.get(), session.c_str(), 0);
-  }
-}
-
-absl::StatusOr<std::unique_ptr<Session>> FileStore::BeginSession() {
-  constexpr int kMost = 1'000;
-  MutexLock lock(mu_);
-  const FolderLock exclusive(directory_.get());
-  if (!exclusive.ok()) return Failed("lock the state");
-  SLUICE_ASSIGN_OR_RETURN(const std::shared_ptr<const Table> now, LoadLocked());
-  for (int n = 0; n < kMost; ++n) {
-    const std::string id = fmt::format("session.{}.{}", getpid(), n);
-    // What lived with another process of this number must be gone first.
-    if (now->Sessions().contains(id)) continue;
-    OwnedFd file(openat(directory_.get(), id.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
-    if (!file.valid() && errno == EEXIST) continue;
-    OwnedFd folder(fcntl(directory_.get(), F_DUPFD_CLOEXEC, 0));
-    if (!file.valid() || !folder.valid() || !Locked(file.get())) return Failed("begin a session");
-    return std::make_unique<FileSession>(id, std::move(folder), std::move(file));
-  }
-  return absl::ResourceExhaustedError(fmt::format("this process has {} sessions in '{}'", kMost, folder_));
 }
 
 absl::Status FileStore::Save(const std::string& text) {
@@ -230,13 +200,52 @@ absl::Status FileStore::Save(const std::string& text) {
   return {};
 }
 
-absl::StatusOr<uint64_t> FileStore::Put(std::string_view key, std::string_view value, uint64_t expected,
-                                        const PutOptions& options) {
-  return Write([&](Table& table) { return table.Put(key, value, expected, options); });
+absl::StatusOr<uint64_t> FileStore::Commit(const std::vector<Change>& changes, const std::optional<Fence>& fence) {
+  return Write([&](Table& table) -> absl::StatusOr<uint64_t> {
+    for (const Change& change : changes) {
+      if (change.session != nullptr && !sessions_.Alive(std::string(change.session->name()))) {
+        return absl::FailedPreconditionError(
+            fmt::format("the session of '{}' is over: its file in '{}' is gone", change.key, folder_));
+      }
+    }
+    return table.Commit(changes, fence);
+  });
 }
 
-absl::StatusOr<uint64_t> FileStore::Delete(std::string_view key, uint64_t expected) {
-  return Write([&](Table& table) { return table.Delete(key, expected); });
+class FileStore::FileSession final : public Session {
+ public:
+  FileSession(FileStore& store, SessionFiles::Held held) : store_(store), held_(std::move(held)) {}
+  ~FileSession() override {
+    held_.lock = OwnedFd();
+    // What cannot be written now, the next one to look does.
+    if (store_.Write(nullptr).ok()) store_.sessions_.Remove(held_.name);
+  }
+  std::string_view name() const override { return held_.name; }
+  MonoTime alive_until() const override { return kInfiniteFuture; }
+
+ private:
+  FileStore& store_;
+  SessionFiles::Held held_;
+};
+
+absl::StatusOr<std::unique_ptr<Session>> FileStore::BeginSession(Duration /*ttl*/) {
+  MutexLock lock(mu_);
+  const FolderLock exclusive(directory_.get());
+  if (!exclusive.ok()) return Failed("lock the state");
+  SLUICE_ASSIGN_OR_RETURN(const std::shared_ptr<const Table> table, LoadLocked());
+  sessions_.RemoveLeft(table->Sessions());
+  SLUICE_ASSIGN_OR_RETURN(SessionFiles::Held held, sessions_.Begin(table->revision()));
+  return std::make_unique<FileSession>(*this, std::move(held));
+}
+
+void FileStore::LookForDeadSessions() {
+  while (true) {
+    const absl::StatusOr<std::shared_ptr<const Table>> table = Load();
+    if (table.ok() && !(*table)->Sessions().empty()) (void)Write(nullptr);  // a fault is told by watches and calls
+    MutexLock lock(mu_);
+    if (!stopping_) stop_.WaitFor(mu_, kLookForDead);
+    if (stopping_) return;
+  }
 }
 
 std::unique_ptr<Subscription> FileStore::Watch(std::string_view prefix, WatchCallback callback) {
