@@ -109,9 +109,4 @@ std::string Election::leader_name() const {
   return holder_ ? holder_->value : "";
 }
 
-std::shared_ptr<const Session> Election::session() const {
-  MutexLock lock(mu_);
-  return session_;
-}
-
 }  // namespace sluice::state
