@@ -11,25 +11,12 @@
 namespace sluice::rollout {
 namespace {
 
+constexpr Duration kSessionTtl = std::chrono::seconds(10);
 constexpr size_t kKeptEvidence = 20;  // of each flag
 constexpr int kMostSteps = 8;         // of one Tick and rollout
 
 // What the store keeps under a flag's trips.
 std::string TripsOf(std::string_view flag) { return fmt::format("{}flag/{}/trip/", kRoot, flag); }
-
-std::vector<ReplicaRecord> RecordsIn(const std::map<std::string, state::Entry>& mirror) {
-  std::vector<ReplicaRecord> records;
-  for (auto it = mirror.lower_bound(std::string(kReplicas)); it != mirror.end(); ++it) {
-    if (!it->first.starts_with(kReplicas)) break;
-    auto record = DecodeReplicaRecord(it->second.value);
-    if (record.ok()) {
-      records.push_back(*std::move(record));
-    } else {
-      LogError("state ignored", {{"key", it->first}, {"error", std::string(record.status().message())}});
-    }
-  }
-  return records;
-}
 
 uint64_t RevisionOf(const std::map<std::string, state::Entry>& mirror, const std::string& key) {
   const auto it = mirror.find(key);
@@ -127,6 +114,25 @@ void Rollouts::Absorb(OfFlag& of, const Mirror& mirror) {
   of.told_epoch = std::max(of.told_epoch, state.epoch);
 }
 
+std::vector<ReplicaRecord> Rollouts::Records(const Mirror& mirror) {
+  std::map<std::string, Decoded> known;
+  std::vector<ReplicaRecord> records;
+  for (auto it = mirror.lower_bound(std::string(kReplicas)); it != mirror.end(); ++it) {
+    if (!it->first.starts_with(kReplicas)) break;
+    Decoded& decoded = known[it->first];
+    decoded = std::move(decoded_[it->first]);
+    if (decoded.revision != it->second.revision) {
+      decoded = {.revision = it->second.revision, .record = DecodeReplicaRecord(it->second.value)};
+      if (!decoded.record.ok()) {
+        LogError("state ignored", {{"key", it->first}, {"error", std::string(decoded.record.status().message())}});
+      }
+    }
+    if (decoded.record.ok()) records.push_back(*decoded.record);
+  }
+  decoded_ = std::move(known);
+  return records;
+}
+
 void Rollouts::CloseWindows(WallTime now) {
   const int64_t index = WindowIndex(now, window_);
   if (index_ == 0) index_ = index;
@@ -168,13 +174,18 @@ void Rollouts::Serve() {
 }
 
 void Rollouts::Publish(WallTime now) {
-  const state::Session* const session = parts_.election.session();
   for (auto& [flag, of] : flags_) {
     if (!of->own_trip) continue;
     const auto put = parts_.store.Put(TripKey(flag, of->own_trip_attempt), Encode(*of->own_trip), 0);
     if (put.ok() || put.status().code() == absl::StatusCode::kAborted) of->own_trip.reset();
   }
-  if (!publish_now_ || session == nullptr) return;
+  if (!publish_now_) return;
+  if (session_ == nullptr || session_->alive_until() <= parts_.clock.Now()) {
+    session_.reset();
+    auto begun = parts_.store.BeginSession(kSessionTtl);
+    if (!begun.ok()) return;
+    session_ = *std::move(begun);
+  }
   ReplicaRecord record{.replica = parts_.replica, .now = now, .flags = {}};
   for (auto& [flag, of] : flags_) {
     ReplicaRecord::OfFlag& out = record.flags[flag];
@@ -186,7 +197,7 @@ void Rollouts::Publish(WallTime now) {
   const auto before = parts_.store.Get(key);
   if (!before.ok() && before.status().code() != absl::StatusCode::kNotFound) return;
   const auto put =
-      parts_.store.Put(key, Encode(record), before.ok() ? before->revision : 0, {.session = session, .fence = {}});
+      parts_.store.Put(key, Encode(record), before.ok() ? before->revision : 0, {.session = session_.get()});
   publish_now_ = !put.ok();
 }
 
@@ -238,7 +249,7 @@ void Rollouts::LeadFlag(OfFlag& of, const std::vector<ReplicaRecord>& records, c
     mirror = mirror_;
   }
   Absorb(of, mirror);  // so that what is decided rests on the very revision that it replaces
-  const state::PutOptions options{.session = nullptr, .fence = fence};
+  const state::PutOptions options{.fence = fence};
   if (!of.restored) {
     if (const auto it = mirror.find(AnalysisKey(flag)); it != mirror.end()) {
       if (const absl::Status restored = of.leader.Restore(it->second.value); !restored.ok()) {
@@ -289,11 +300,11 @@ void Rollouts::Tick() {
   CloseWindows(now);
   TripWhatMust(now);
   Serve();  // before anything waits for the store
-  const absl::Status stood = parts_.election.Tick();
+  parts_.election.Tick();
   Publish(now);
-  const std::optional<state::Fence> fence = parts_.election.fence();
-  if (stood.ok() && fence && LostFor() == Duration::zero()) {
-    const std::vector<ReplicaRecord> records = RecordsIn(mirror());
+  const std::optional<state::Fence> fence = parts_.election.leader();
+  if (fence && LostFor() == Duration::zero()) {
+    const std::vector<ReplicaRecord> records = Records(mirror());
     for (auto& [flag, of] : flags_) LeadFlag(*of, records, *fence, now);
     absorb(mirror());
     Serve();
@@ -312,9 +323,9 @@ absl::StatusOr<RolloutState> Rollouts::Obey(const std::string& flag, Order order
   }
   OfFlag& of = *it->second;
   const WallTime now = window_clock_.Now();
-  const std::optional<state::Fence> fence = parts_.election.fence();
+  const std::optional<state::Fence> fence = parts_.election.leader();
   if (order == Order::kPromote && !fence) {
-    const std::string leader = parts_.election.leader();
+    const std::string leader = parts_.election.leader_name();
     return MakeError(Reason::kNotLeader, leader.empty() ? "nobody leads the replicas now, so nothing can be raised"
                                                         : fmt::format("replica {} leads: promote there", leader));
   }
@@ -353,8 +364,8 @@ absl::StatusOr<RolloutState> Rollouts::Obey(const std::string& flag, Order order
 
 void Rollouts::Summarize() {
   Report report{.replica = parts_.replica,
-                .leader = parts_.election.leader(),
-                .leads = parts_.election.fence().has_value(),
+                .leader = parts_.election.leader_name(),
+                .leads = parts_.election.leader().has_value(),
                 .stale_for = LostFor()};
   for (const auto& [flag, of] : flags_) {
     report.rollouts.push_back({.spec = of->replica.spec(),

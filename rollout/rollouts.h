@@ -100,8 +100,13 @@ class Rollouts {
     EvidenceSeries series;
   };
   using Mirror = std::map<std::string, state::Entry>;
+  struct Decoded {
+    uint64_t revision = 0;
+    absl::StatusOr<ReplicaRecord> record;
+  };
 
   void Follow(const absl::StatusOr<state::Changes>& changes) ABSL_LOCKS_EXCLUDED(mu_);
+  std::vector<ReplicaRecord> Records(const Mirror& mirror);
   void Absorb(OfFlag& of, const Mirror& mirror);
   void CloseWindows(WallTime now);
   void TripWhatMust(WallTime now);
@@ -122,6 +127,8 @@ class Rollouts {
   Duration window_ = std::chrono::seconds(10);
   int64_t index_ = 0;  // of the running window
   std::map<std::string, std::unique_ptr<OfFlag>> flags_;
+  std::map<std::string, Decoded> decoded_;   // of each replica, as last read
+  std::unique_ptr<state::Session> session_;  // of the replica's record
   bool publish_now_ = true;
 
   mutable Mutex mu_;

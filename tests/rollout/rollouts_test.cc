@@ -51,7 +51,7 @@ class SimReplica {
       : clock(base),
         connection(store.Connect()),
         name_(std::move(name)),
-        election_(*connection, "rollouts/leader", name_, clock) {
+        election_(*connection, {.key = "rollouts/leader", .name = name_}, clock) {
     Restart();
   }
   void Restart() {

@@ -55,26 +55,25 @@ class SimStore::Connection final : public state::StateStore {
     if (Gone()) return absl::UnavailableError("cut off");
     return store_.table_.List(prefix);
   }
-  using StateStore::Put;
-  absl::StatusOr<uint64_t> Put(std::string_view key, std::string_view value, uint64_t expected,
-                               const state::PutOptions& options) override {
+  absl::StatusOr<uint64_t> Commit(const std::vector<state::Change>& changes,
+                                  const std::optional<state::Fence>& fence) override {
     if (Gone()) return absl::UnavailableError("cut off");
-    if (options.session != nullptr && !store_.alive_.contains(options.session->id())) {
-      return absl::FailedPreconditionError("the session is lost");
+    for (const state::Change& change : changes) {
+      if (change.session != nullptr && !store_.alive_.contains(std::string(change.session->name()))) {
+        return absl::FailedPreconditionError("the session is over");
+      }
     }
-    auto put = store_.table_.Put(key, value, expected, options);
-    if (put.ok() && store_.on_put) store_.on_put(this, *store_.table_.Get(key));
-    return put;
+    auto committed = store_.table_.Commit(changes, fence);
+    for (const state::Change& change : changes) {
+      if (committed.ok() && change.value && store_.on_put) store_.on_put(this, *store_.table_.Get(change.key));
+    }
+    return committed;
   }
-  absl::StatusOr<uint64_t> Delete(std::string_view key, uint64_t expected) override {
-    if (Gone()) return absl::UnavailableError("cut off");
-    return store_.table_.Delete(key, expected);
-  }
-  absl::StatusOr<std::unique_ptr<state::Session>> BeginSession() override {
+  absl::StatusOr<std::unique_ptr<state::Session>> BeginSession(Duration /*ttl*/) override {
     if (Gone()) return absl::UnavailableError("cut off");
     auto session = std::make_unique<SimSession>(*this, std::to_string(++store_.sessions_));
     sessions_.insert(session.get());
-    store_.alive_[session->id()] = session->until_ = store_.clock_.Now() + kTtl;
+    store_.alive_[session->id_] = session->until_ = store_.clock_.Now() + kTtl;
     return session;
   }
   [[nodiscard]] std::unique_ptr<state::Subscription> Watch(std::string_view prefix,
@@ -88,8 +87,8 @@ class SimStore::Connection final : public state::StateStore {
   // Renews its sessions and tells its watches, unless it is cut.
   void Run() {
     for (SimSession* const session : sessions_) {
-      if (!Gone() && store_.alive_.contains(session->id())) {
-        store_.alive_[session->id()] = session->until_ = store_.clock_.Now() + kTtl;
+      if (!Gone() && store_.alive_.contains(session->id_)) {
+        store_.alive_[session->id_] = session->until_ = store_.clock_.Now() + kTtl;
       }
     }
     Tell();
@@ -99,8 +98,13 @@ class SimStore::Connection final : public state::StateStore {
   class SimSession final : public state::Session {
    public:
     SimSession(Connection& connection, std::string id) : connection_(connection), id_(std::move(id)) {}
-    ~SimSession() override { connection_.sessions_.erase(this); }
-    std::string id() const override { return id_; }
+    ~SimSession() override {
+      connection_.sessions_.erase(this);
+      if (connection_.Gone()) return;
+      connection_.store_.alive_.erase(id_);
+      connection_.store_.table_.DropSession(id_);
+    }
+    std::string_view name() const override { return id_; }
     MonoTime alive_until() const override { return until_; }
 
     Connection& connection_;
@@ -152,7 +156,7 @@ inline void SimStore::Run() {
       ++it;
       continue;
     }
-    table_.EndSession(it->first);
+    table_.DropSession(it->first);
     it = alive_.erase(it);
   }
 }
