@@ -39,7 +39,22 @@ void ReadServer(Section server, ServerOptions* out) {
   tls.Millis("reload_interval_ms", kSecondMs, kDayMs, &out->tls.reload_interval);
 }
 
+void ReadTargetingKey(Section& flags, std::vector<std::string>* out) {
+  constexpr std::string_view kAllowed =
+      "a list of user, conversation, tenant, request_id and header:<name>, lower case";
+  if (flags.Texts("targeting_key", 8, 256, out) == Source::kDefault) return;
+  if (out->empty()) flags.Fault("targeting_key", "is empty", kAllowed);
+  for (const std::string& name : *out) {
+    const bool word = name == "user" || name == "conversation" || name == "tenant" || name == "request_id";
+    const bool header = name.starts_with(kHeaderKeyPrefix);
+    const std::string what =
+        header ? ParseHeaderName(std::string_view(name).substr(kHeaderKeyPrefix.size())).what : " is not known";
+    if (!word && !what.empty()) flags.Fault("targeting_key", Quote(name) + what, kAllowed);
+  }
+}
+
 void ReadFlagOptions(Section flags, FlagOptions* out) {
+  ReadTargetingKey(flags, &out->targeting_key);
   flags.Text("flagd_file", kPathBytes, &out->flagd_file);
   Section sync = flags.Map("sync");
   sync.GrpcAddress("target", /*may_be_empty=*/true, &out->sync.target);
@@ -64,6 +79,10 @@ void ReadLog(Section log, LogOptions* out) {
                         {"warning", LogLevel::kWarning},
                         {"error", LogLevel::kError}},
                        &out->level);
+  log.Choice<FlagEvaluations>(
+      "flag_evaluations",
+      {{"off", FlagEvaluations::kOff}, {"changes", FlagEvaluations::kChanges}, {"all", FlagEvaluations::kAll}},
+      &out->flag_evaluations);
 }
 
 // Two seeds' keys and two variables speak of the same limit. The environment beats the file; two different numbers

@@ -17,10 +17,6 @@ bool Contains(const std::shared_ptr<const KeySet>& list, std::string_view key) {
   return list != nullptr && list->contains(key);
 }
 
-bool Inside(const Schedule& schedule, WallTime now) {
-  return (!schedule.start || now >= *schedule.start) && (!schedule.end || now < *schedule.end);
-}
-
 std::string ScheduleText(const Schedule& schedule) {
   const auto text = [](const std::optional<WallTime>& time) { return time ? TimeText(*time) : "open"; };
   return fmt::format("{} to {}", text(schedule.start), text(schedule.end));
@@ -104,7 +100,7 @@ Decision FlagSet::EvaluateAt(int index, const EvaluationContext& context, const 
     }
   }
   Decision d{.flag = flag.key, .layer = flag.rollout_layer, .epoch = epoch_};
-  const bool inside = Inside(flag.schedule, context.now);
+  const bool inside = flag.schedule.Contains(context.now);
   if (trace != nullptr && (flag.schedule.start || flag.schedule.end)) {
     trace->schedule = fmt::format("{}: {}", ScheduleText(flag.schedule), inside ? "inside" : "outside");
   }

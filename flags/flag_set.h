@@ -56,6 +56,8 @@ class FlagSet {
   std::optional<double> ExpectedSplitShare(std::string_view flag) const;
 
   const Flag* Find(std::string_view key) const;  // null: unknown
+  // Does a flag's schedule begin or end in (after, until]?
+  bool CrossesSchedule(WallTime after, WallTime until) const;
   // Those that rules look at, each once.
   const std::vector<std::string>& header_names() const { return header_names_; }
   uint64_t epoch() const { return epoch_; }
@@ -95,6 +97,7 @@ class FlagSet {
 
   const FlagSetSpec spec_;
   const uint64_t epoch_;
+  std::vector<WallTime> schedule_times_;  // begins and ends, ascending
   std::vector<std::string> header_names_;
   std::vector<int> by_key_;  // indices of spec_.flags, ordered by key
   std::vector<Node> nodes_;
