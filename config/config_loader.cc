@@ -53,6 +53,11 @@ void ReadTargetingKey(Section& flags, std::vector<std::string>* out) {
   }
 }
 
+void ReadReplicaId(Section& root, std::string* out) {  // Section::Name does not take "", which has a meaning here
+  root.Text("replica_id", 128, out);
+  if (!out->empty() && !ParseName(*out).value) root.Fault("replica_id", "is not a name", kNameAllowed);
+}
+
 void ReadFlagOptions(Section flags, FlagOptions* out) {
   ReadTargetingKey(flags, &out->targeting_key);
   flags.Text("flagd_file", kPathBytes, &out->flagd_file);
@@ -372,7 +377,7 @@ absl::StatusOr<RuntimeConfig> LoadRuntimeConfig(const std::string& path, const E
     ReadFlagOptions(root.Map("flags"), &config.flags);
     root.Text("state_folder", kPathBytes, &config.state_folder);
     root.Text("fault_file", kPathBytes, &config.fault_file);
-    root.Name("replica_id", &config.replica_id);
+    ReadReplicaId(root, &config.replica_id);
     ReadDecisionLog(root.Map("decision_log"), &config);
     root.Text("probe_cache_dir", kPathBytes, &config.probe_cache_dir);
     ReadAdmission(root.Map("admission"), &config.admission, &config.concurrency_limit);
