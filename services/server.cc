@@ -70,6 +70,16 @@ std::shared_ptr<const qos::PolicySet> NoPolicies() {
   return *std::move(none);
 }
 
+void LogChange(const flags::FlagChange& change, flags::Layer layer, const std::string& cause, uint64_t epoch) {
+  LogInfo("flag changed", {{"flag", change.flag},
+                           {"field", change.field},
+                           {"before", change.before},
+                           {"after", change.after},
+                           {"layer", std::string(flags::LayerName(layer))},
+                           {"cause", cause},
+                           {"epoch", std::to_string(epoch), true}});
+}
+
 // One line, and one for each thing that now decides differently; or the reason why nothing changes.
 void LogUpdate(const flags::FlagUpdate& update) {
   const std::string layer(flags::LayerName(update.layer));
@@ -83,15 +93,7 @@ void LogUpdate(const flags::FlagUpdate& update) {
                              {"cause", update.cause},
                              {"changes", std::to_string(update.changes.size()), true},
                              {"epoch", epoch, true}});
-  for (const flags::FlagChange& change : update.changes) {
-    LogInfo("flag changed", {{"flag", change.flag},
-                             {"field", change.field},
-                             {"before", change.before},
-                             {"after", change.after},
-                             {"layer", layer},
-                             {"cause", update.cause},
-                             {"epoch", epoch, true}});
-  }
+  for (const flags::FlagChange& change : update.changes) LogChange(change, update.layer, update.cause, update.epoch);
 }
 
 // Host name and port, unless it was given one: the same after a restart.
@@ -122,7 +124,7 @@ struct Server::Impl {
         clock(c),
         replica(ReplicaName(parts.runtime)),
         engine_metrics(registry),
-        request_probe(registry, clock),
+        request_probe(registry, clock, parts.runtime.log.flag_evaluations),
         gate(std::move(flag_set), registry),
         store(std::move(s)),
         stale_gauge(
@@ -157,7 +159,8 @@ struct Server::Impl {
         flow({gate, qos_engine, breakers, models, arms, faults.get(), request_probe, clock},
              {.default_max_tokens = parts.runtime.default_max_tokens,
               .max_tokens_limit = parts.runtime.max_tokens_limit,
-              .default_deadline = parts.runtime.admission.default_deadline}),
+              .default_deadline = parts.runtime.admission.default_deadline,
+              .targeting_key = TargetingKeyOrder(parts.runtime.flags.targeting_key)}),
         machine({.memory_limit_bytes = parts.runtime.overload.memory_limit_bytes}, clock),
         webhooks(parts.runtime.server.grpc_address, clock, Randomness(parts.jitter_seed), registry),
         qos_control({.engine = qos_engine,
@@ -191,6 +194,7 @@ struct Server::Impl {
   absl::Status FollowQos();
   absl::Status FollowRollouts();
   void MarkStaleFlags();
+  void FollowSchedules();
   void KeepHouse();
   void WarmUp();
   void BecomeReady(const std::string& model);
@@ -276,6 +280,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerParts parts, const C
                                                          .breakers = self->breakers,
                                                          .rollout_control = self->rollout_control,
                                                          .clock = clock,
+                                                         .targeting_key = self->parts.runtime.flags.targeting_key,
                                                          .request_drain =
                                                              [self](Duration grace) {
                                                                if (self->parts.on_drain_requested)
@@ -308,6 +313,7 @@ void Server::Impl::KeepHouse() {
     admission.Tick();
     models.Tick();
     MarkStaleFlags();
+    FollowSchedules();
     mu.Lock();
     wake.WaitFor(mu, kTick);
   }
@@ -419,6 +425,12 @@ absl::Status Server::Impl::FollowRollouts() {
                                                          [inject](const std::vector<std::string>&) { inject(); }));
   inject();
   return absl::OkStatus();
+}
+
+void Server::Impl::FollowSchedules() {
+  for (const flags::FlagChange& change : gate.PassTime(clock.WallNow())) {
+    LogChange(change, change.layer, "schedule", gate.snapshot()->epoch());
+  }
 }
 
 void Server::Impl::MarkStaleFlags() {
