@@ -19,6 +19,7 @@
 #include "qos/concurrency_limit.h"
 #include "qos/overload.h"
 #include "qos/retry_budget.h"
+#include "state/etcd/etcd_options.h"
 
 namespace sluice::config {
 
@@ -58,6 +59,15 @@ struct FlagOptions {
   } sync;
 };
 
+// Who keeps what replicas agree on and restarts remember.
+enum class StateStoreKind { kFile, kEtcd };
+struct StateConfig {
+  StateStoreKind store = StateStoreKind::kFile;
+  std::string folder;  // of the file store; empty: nothing is kept
+  state::EtcdOptions etcd;
+  Duration session_ttl = std::chrono::seconds(10);  // in etcd: how long a dead process keeps what it held
+};
+
 struct LogOptions {
   LogFormat format = LogFormat::kText;
   LogLevel level = LogLevel::kInfo;
@@ -76,7 +86,7 @@ struct RuntimeConfig {
   engine::ModelPoolOptions models;
   engine::SchedulerOptions scheduler;
   FlagOptions flags;
-  std::string state_folder;       // overrides and emergency switches; empty: nothing is kept
+  StateConfig state;              // overrides and emergency switches
   std::string replica_id;         // among those that share a store; empty: host name and port
   std::string fault_file;         // faults injected on purpose (fault_file.h); empty: none, ever
   std::string decision_log_file;  // of QoS, to be replayed; empty: only the newest are kept, in memory
