@@ -30,11 +30,8 @@ const Program& Sluicectl() {
 }
 
 std::vector<Entry> Commands() {
-  return {{GenerateSpec(), GenerateCommand},
-          {ModelsSpec(), ModelsCommand},
-          {FlagsSpec(), FlagsCommand},
-          {QosSpec(), QosCommand},
-          {StatusSpec(), StatusCommand}};
+  return {{GenerateSpec(), GenerateCommand}, {ModelsSpec(), ModelsCommand},   {FlagsSpec(), FlagsCommand},
+          {QosSpec(), QosCommand},           {RolloutSpec(), RolloutCommand}, {StatusSpec(), StatusCommand}};
 }
 
 std::string Overview() {

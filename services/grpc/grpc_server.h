@@ -16,6 +16,7 @@
 #include "services/flag_control.h"
 #include "services/qos_control.h"
 #include "services/request_flow.h"
+#include "services/rollout_control.h"
 
 namespace sluice::services {
 
@@ -32,6 +33,7 @@ struct DoorContext {
   qos::DecisionLog& decisions;
   QosControl& qos_control;
   qos::BreakerRegistry& breakers;
+  RolloutControl& rollout_control;
   const Clock& clock;
   std::function<void(Duration grace)> request_drain;  // AdminService.Drain; zero: the configured grace
   std::function<std::string()> state;                 // "starting", "ready", "draining"
