@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/clock.h"
@@ -47,8 +48,12 @@ struct ServerOptions {
   Duration drain_delay = std::chrono::seconds(0);  // readiness off this long before refusing new work
 };
 
-// Where definitions come from beside the flags file.
+inline constexpr std::string_view kHeaderKeyPrefix = "header:";
+
+// Where definitions come from beside the flags file, and by what they decide.
 struct FlagOptions {
+  // The first that a request has is its targeting key: user, conversation, tenant, request_id, header:<name>.
+  std::vector<std::string> targeting_key = {"user", "conversation", "request_id"};
   std::string flagd_file;  // definitions in flagd's JSON; empty: none
   struct Sync {            // a control plane that speaks flagd.sync.v1
     std::string target;    // HOST:PORT or unix:/PATH; empty: none
@@ -63,14 +68,17 @@ struct FlagOptions {
 enum class StateStoreKind { kFile, kEtcd };
 struct StateConfig {
   StateStoreKind store = StateStoreKind::kFile;
-  std::string folder;  // of the file store; empty: nothing is kept
   state::EtcdOptions etcd;
   Duration session_ttl = std::chrono::seconds(10);  // in etcd: how long a dead process keeps what it held
 };
 
+// Which decisions about requests are log lines of their own (`feature_flag.evaluation`).
+enum class FlagEvaluations { kOff, kChanges, kAll };
+
 struct LogOptions {
   LogFormat format = LogFormat::kText;
   LogLevel level = LogLevel::kInfo;
+  FlagEvaluations flag_evaluations = FlagEvaluations::kOff;
 };
 
 struct OverloadConfig {
@@ -86,7 +94,8 @@ struct RuntimeConfig {
   engine::ModelPoolOptions models;
   engine::SchedulerOptions scheduler;
   FlagOptions flags;
-  StateConfig state;              // overrides and emergency switches
+  std::string state_folder;       // of the file store and of what this machine alone remembers; empty: none
+  StateConfig state;              // overrides, emergency switches, rollouts
   std::string replica_id;         // among those that share a store; empty: host name and port
   std::string fault_file;         // faults injected on purpose (fault_file.h); empty: none, ever
   std::string decision_log_file;  // of QoS, to be replayed; empty: only the newest are kept, in memory

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <atomic>
+#include <filesystem>
 #include <random>
 #include <thread>
 #include <utility>
@@ -31,10 +32,10 @@
 #include "services/qos_control.h"
 #include "services/request_flow.h"
 #include "services/rollout_control.h"
+#include "services/state_setup.h"
 #include "services/telemetry/machine_readings.h"
 #include "services/telemetry/metrics_endpoint.h"
 #include "services/telemetry/request_probe.h"
-#include "state/file_store.h"
 
 namespace sluice::services {
 namespace {
@@ -70,6 +71,16 @@ std::shared_ptr<const qos::PolicySet> NoPolicies() {
   return *std::move(none);
 }
 
+void LogChange(const flags::FlagChange& change, flags::Layer layer, const std::string& cause, uint64_t epoch) {
+  LogInfo("flag changed", {{"flag", change.flag},
+                           {"field", change.field},
+                           {"before", change.before},
+                           {"after", change.after},
+                           {"layer", std::string(flags::LayerName(layer))},
+                           {"cause", cause},
+                           {"epoch", std::to_string(epoch), true}});
+}
+
 // One line, and one for each thing that now decides differently; or the reason why nothing changes.
 void LogUpdate(const flags::FlagUpdate& update) {
   const std::string layer(flags::LayerName(update.layer));
@@ -83,15 +94,7 @@ void LogUpdate(const flags::FlagUpdate& update) {
                              {"cause", update.cause},
                              {"changes", std::to_string(update.changes.size()), true},
                              {"epoch", epoch, true}});
-  for (const flags::FlagChange& change : update.changes) {
-    LogInfo("flag changed", {{"flag", change.flag},
-                             {"field", change.field},
-                             {"before", change.before},
-                             {"after", change.after},
-                             {"layer", layer},
-                             {"cause", update.cause},
-                             {"epoch", epoch, true}});
-  }
+  for (const flags::FlagChange& change : update.changes) LogChange(change, update.layer, update.cause, update.epoch);
 }
 
 // Host name and port, unless it was given one: the same after a restart.
@@ -116,13 +119,15 @@ void LogFlags(const flags::FlagSet& set) {
 
 // Members in order of construction: each uses only what stands above it, and is destroyed before it.
 struct Server::Impl {
-  Impl(ServerParts p, std::shared_ptr<const flags::FlagSet> flag_set, std::unique_ptr<state::StateStore> s,
-       std::unique_ptr<rollout::CrashJournal> j, const Clock& c)
+  Impl(ServerParts p, std::shared_ptr<const flags::FlagSet> flag_set, std::unique_ptr<MetricsRegistry> r,
+       std::unique_ptr<state::StateStore> s, std::unique_ptr<rollout::CrashJournal> j, const Clock& c)
       : parts(std::move(p)),
         clock(c),
         replica(ReplicaName(parts.runtime)),
+        owned_registry(std::move(r)),
+        registry(*owned_registry),
         engine_metrics(registry),
-        request_probe(registry, clock),
+        request_probe(registry, clock, parts.runtime.log.flag_evaluations),
         gate(std::move(flag_set), registry),
         store(std::move(s)),
         stale_gauge(
@@ -157,7 +162,8 @@ struct Server::Impl {
         flow({gate, qos_engine, breakers, models, arms, faults.get(), request_probe, clock},
              {.default_max_tokens = parts.runtime.default_max_tokens,
               .max_tokens_limit = parts.runtime.max_tokens_limit,
-              .default_deadline = parts.runtime.admission.default_deadline}),
+              .default_deadline = parts.runtime.admission.default_deadline,
+              .targeting_key = TargetingKeyOrder(parts.runtime.flags.targeting_key)}),
         machine({.memory_limit_bytes = parts.runtime.overload.memory_limit_bytes}, clock),
         webhooks(parts.runtime.server.grpc_address, clock, Randomness(parts.jitter_seed), registry),
         qos_control({.engine = qos_engine,
@@ -180,6 +186,7 @@ struct Server::Impl {
                          .clock = clock,
                          .store = store.get(),
                          .replica = replica,
+                         .session_ttl = parts.runtime.state.session_ttl,
                          .journal = journal.get(),
                          .rss_bytes = [this] { return static_cast<double>(machine.Read().memory_bytes); }}) {}
 
@@ -191,6 +198,7 @@ struct Server::Impl {
   absl::Status FollowQos();
   absl::Status FollowRollouts();
   void MarkStaleFlags();
+  void FollowSchedules();
   void KeepHouse();
   void WarmUp();
   void BecomeReady(const std::string& model);
@@ -199,7 +207,8 @@ struct Server::Impl {
   const ServerParts parts;
   const Clock& clock;
   const std::string replica;
-  MetricsRegistry registry;
+  const std::unique_ptr<MetricsRegistry> owned_registry;  // made before the store
+  MetricsRegistry& registry;
   engine::EngineMetrics engine_metrics;
   engine::ComputeGate compute_gate;
   RequestProbe request_probe;
@@ -245,15 +254,17 @@ Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerParts parts, const Clock& clock) {
   SLUICE_ASSIGN_OR_RETURN(auto flag_set, flags::FlagSet::Create(flags::MergeLayers(parts.flags), /*epoch=*/1));
-  std::unique_ptr<state::StateStore> store;
+  auto registry = std::make_unique<MetricsRegistry>();
+  SLUICE_ASSIGN_OR_RETURN(auto store, OpenStateStore(parts.runtime, clock, Randomness(parts.jitter_seed), *registry));
   std::unique_ptr<rollout::CrashJournal> journal;
   if (const std::string& folder = parts.runtime.state_folder; !folder.empty()) {
-    SLUICE_ASSIGN_OR_RETURN(store, state::FileStore::Open(folder));
+    std::error_code ignored;  // opening the journal says what is wrong
+    std::filesystem::create_directories(folder, ignored);
     const std::string file = fmt::format("{}/in-flight.{}", folder, ReplicaName(parts.runtime));
     SLUICE_ASSIGN_OR_RETURN(journal, rollout::CrashJournal::Open(file, clock.WallNow()));
   }
-  auto impl =
-      std::make_unique<Impl>(std::move(parts), std::move(flag_set), std::move(store), std::move(journal), clock);
+  auto impl = std::make_unique<Impl>(std::move(parts), std::move(flag_set), std::move(registry), std::move(store),
+                                     std::move(journal), clock);
   LogFlags(*impl->gate.snapshot());
   Impl* const self = impl.get();
   if (!self->parts.runtime.decision_log_file.empty()) SLUICE_RETURN_IF_ERROR(self->decision_file.Open());
@@ -276,6 +287,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerParts parts, const C
                                                          .breakers = self->breakers,
                                                          .rollout_control = self->rollout_control,
                                                          .clock = clock,
+                                                         .targeting_key = self->parts.runtime.flags.targeting_key,
                                                          .request_drain =
                                                              [self](Duration grace) {
                                                                if (self->parts.on_drain_requested)
@@ -308,6 +320,7 @@ void Server::Impl::KeepHouse() {
     admission.Tick();
     models.Tick();
     MarkStaleFlags();
+    FollowSchedules();
     mu.Lock();
     wake.WaitFor(mu, kTick);
   }
@@ -419,6 +432,12 @@ absl::Status Server::Impl::FollowRollouts() {
                                                          [inject](const std::vector<std::string>&) { inject(); }));
   inject();
   return absl::OkStatus();
+}
+
+void Server::Impl::FollowSchedules() {
+  for (const flags::FlagChange& change : gate.PassTime(clock.WallNow())) {
+    LogChange(change, change.layer, "schedule", gate.snapshot()->epoch());
+  }
 }
 
 void Server::Impl::MarkStaleFlags() {

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "base/clock.h"
@@ -35,6 +36,7 @@ struct DoorContext {
   qos::BreakerRegistry& breakers;
   RolloutControl& rollout_control;
   const Clock& clock;
+  std::vector<std::string> targeting_key = {};        // config::FlagOptions: headers among it are read of each call
   std::function<void(Duration grace)> request_drain;  // AdminService.Drain; zero: the configured grace
   std::function<std::string()> state;                 // "starting", "ready", "draining"
 };
