@@ -53,7 +53,7 @@ pid_t Spawn(const std::vector<std::string>& words, int output) {
 
 std::string EtcdProgram(const std::string& name) {
   const char* const clients = getenv("SLUICE_CLIENTS");
-  std::istringstream folders(std::string(clients == nullptr ? "" : clients) + "/bin:" + getenv("PATH"));
+  std::istringstream folders(std::string(clients == nullptr ? "" : clients) + "/debian/usr/bin:" + getenv("PATH"));
   for (std::string folder; std::getline(folders, folder, ':');) {
     const std::string path = folder + "/" + name;
     if (access(path.c_str(), X_OK) == 0) return path;

@@ -10,7 +10,7 @@
 
 namespace sluice::state {
 
-// The program comes from PATH, or from the folder of SLUICE_CLIENTS (scripts/setup --clients). It dies with the test.
+// The program comes from the folder of SLUICE_CLIENTS (scripts/setup --clients), or from PATH. It dies with the test.
 class EtcdProcess {
  public:
   struct Options {
