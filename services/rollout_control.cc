@@ -51,13 +51,16 @@ RolloutControl::RolloutControl(Parts parts)
     wake_.SignalAll();
   };
   election_ = std::make_unique<state::Election>(
-      *parts_.store, state::Election::Options{.key = "rollouts/leader", .name = parts_.replica, .wake = wake},
+      *parts_.store,
+      state::Election::Options{
+          .key = "rollouts/leader", .name = parts_.replica, .session_ttl = parts_.session_ttl, .wake = wake},
       parts_.clock);
   rollouts_ = std::make_unique<rollout::Rollouts>(rollout::Rollouts::Parts{
       .store = *parts_.store,
       .election = *election_,
       .clock = parts_.clock,
       .replica = parts_.replica,
+      .session_ttl = parts_.session_ttl,
       .recorder =
           [this](std::string_view flag) {
             const auto index = IndexOf(flag);
@@ -102,8 +105,8 @@ void RolloutControl::Enqueue(std::function<void()> work, const std::function<voi
   {
     MutexLock lock(mu_);
     if (rollouts_ == nullptr) {
-      refused =
-          MakeError(Reason::kRolloutNotFound, "there are no rollouts: no state store is configured (state_folder)");
+      refused = MakeError(Reason::kRolloutNotFound,
+                          "there are no rollouts: no state store is configured (state_folder, or state.store)");
     } else if (stopping_) {
       refused = MakeError(Reason::kDraining, "the server stops");
     } else if (queue_.size() >= kMaxWaiting) {
@@ -121,7 +124,8 @@ absl::Status RolloutControl::Reload(absl::StatusOr<config::RolloutFile> file, co
   absl::Status status = file.status();
   if (status.ok() && rollouts_ == nullptr && !file->rollouts.empty()) {
     status = absl::FailedPreconditionError(
-        "rollouts need a state store, where they stand over restarts: set state_folder in the settings");
+        "rollouts need a state store, where they stand over restarts: set state_folder, or state.store, in the "
+        "settings");
   }
   reloads_.With({status.ok() ? "ok" : "failed"}).Add();
   if (!status.ok()) {

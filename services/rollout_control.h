@@ -39,6 +39,7 @@ class RolloutControl {
     const Clock& clock;
     state::StateStore* store;  // null: there are no rollouts
     std::string replica;
+    Duration session_ttl;            // a dead replica keeps what it held for so long
     rollout::CrashJournal* journal;  // null: crashes are not counted
     std::function<double()> rss_bytes;
   };

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <atomic>
+#include <filesystem>
 #include <random>
 #include <thread>
 #include <utility>
@@ -31,10 +32,10 @@
 #include "services/qos_control.h"
 #include "services/request_flow.h"
 #include "services/rollout_control.h"
+#include "services/state_setup.h"
 #include "services/telemetry/machine_readings.h"
 #include "services/telemetry/metrics_endpoint.h"
 #include "services/telemetry/request_probe.h"
-#include "state/file_store.h"
 
 namespace sluice::services {
 namespace {
@@ -118,11 +119,13 @@ void LogFlags(const flags::FlagSet& set) {
 
 // Members in order of construction: each uses only what stands above it, and is destroyed before it.
 struct Server::Impl {
-  Impl(ServerParts p, std::shared_ptr<const flags::FlagSet> flag_set, std::unique_ptr<state::StateStore> s,
-       std::unique_ptr<rollout::CrashJournal> j, const Clock& c)
+  Impl(ServerParts p, std::shared_ptr<const flags::FlagSet> flag_set, std::unique_ptr<MetricsRegistry> r,
+       std::unique_ptr<state::StateStore> s, std::unique_ptr<rollout::CrashJournal> j, const Clock& c)
       : parts(std::move(p)),
         clock(c),
         replica(ReplicaName(parts.runtime)),
+        owned_registry(std::move(r)),
+        registry(*owned_registry),
         engine_metrics(registry),
         request_probe(registry, clock, parts.runtime.log.flag_evaluations),
         gate(std::move(flag_set), registry),
@@ -183,6 +186,7 @@ struct Server::Impl {
                          .clock = clock,
                          .store = store.get(),
                          .replica = replica,
+                         .session_ttl = parts.runtime.state.session_ttl,
                          .journal = journal.get(),
                          .rss_bytes = [this] { return static_cast<double>(machine.Read().memory_bytes); }}) {}
 
@@ -203,7 +207,8 @@ struct Server::Impl {
   const ServerParts parts;
   const Clock& clock;
   const std::string replica;
-  MetricsRegistry registry;
+  const std::unique_ptr<MetricsRegistry> owned_registry;  // made before the store
+  MetricsRegistry& registry;
   engine::EngineMetrics engine_metrics;
   engine::ComputeGate compute_gate;
   RequestProbe request_probe;
@@ -249,15 +254,17 @@ Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerParts parts, const Clock& clock) {
   SLUICE_ASSIGN_OR_RETURN(auto flag_set, flags::FlagSet::Create(flags::MergeLayers(parts.flags), /*epoch=*/1));
-  std::unique_ptr<state::StateStore> store;
+  auto registry = std::make_unique<MetricsRegistry>();
+  SLUICE_ASSIGN_OR_RETURN(auto store, OpenStateStore(parts.runtime, clock, Randomness(parts.jitter_seed), *registry));
   std::unique_ptr<rollout::CrashJournal> journal;
   if (const std::string& folder = parts.runtime.state_folder; !folder.empty()) {
-    SLUICE_ASSIGN_OR_RETURN(store, state::FileStore::Open(folder));
+    std::error_code ignored;  // opening the journal says what is wrong
+    std::filesystem::create_directories(folder, ignored);
     const std::string file = fmt::format("{}/in-flight.{}", folder, ReplicaName(parts.runtime));
     SLUICE_ASSIGN_OR_RETURN(journal, rollout::CrashJournal::Open(file, clock.WallNow()));
   }
-  auto impl =
-      std::make_unique<Impl>(std::move(parts), std::move(flag_set), std::move(store), std::move(journal), clock);
+  auto impl = std::make_unique<Impl>(std::move(parts), std::move(flag_set), std::move(registry), std::move(store),
+                                     std::move(journal), clock);
   LogFlags(*impl->gate.snapshot());
   Impl* const self = impl.get();
   if (!self->parts.runtime.decision_log_file.empty()) SLUICE_RETURN_IF_ERROR(self->decision_file.Open());
