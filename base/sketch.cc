@@ -83,6 +83,16 @@ double Sketch::Quantile(double q) const {
   return max_;
 }
 
+int Sketch::BucketOf(double value) { return IndexOf(std::clamp(value, kSmallest, kLargest)); }
+
+double Sketch::UpperBound(int bucket) { return std::pow(kGamma, bucket); }
+
+uint64_t Sketch::CountAbove(int bucket) const {
+  uint64_t count = 0;
+  for (auto i = static_cast<size_t>(std::max(0, bucket + 1 - lowest_)); i < buckets_.size(); ++i) count += buckets_[i];
+  return count;
+}
+
 Sketch::Form Sketch::ToForm() const {
   Form form{.zeros = zeros_, .sum = sum_, .min = min_, .max = max_};
   for (size_t i = 0; i < buckets_.size(); ++i) {

@@ -35,6 +35,12 @@ class Sketch {
   // empty.
   double Quantile(double q) const;
 
+  // The bucket that a value falls into, and its upper bound, which belongs to it. `value` at least kSmallest.
+  static int BucketOf(double value);
+  static double UpperBound(int bucket);
+  // How many values lie in buckets above this one: exact, but for values in collapsed buckets.
+  uint64_t CountAbove(int bucket) const;
+
   // All that a sketch is, for files and messages: buckets by rising index, without empty ones.
   struct Form {
     uint64_t zeros = 0;

@@ -39,7 +39,27 @@ void ReadServer(Section server, ServerOptions* out) {
   tls.Millis("reload_interval_ms", kSecondMs, kDayMs, &out->tls.reload_interval);
 }
 
+void ReadTargetingKey(Section& flags, std::vector<std::string>* out) {
+  constexpr std::string_view kAllowed =
+      "a list of user, conversation, tenant, request_id and header:<name>, lower case";
+  if (flags.Texts("targeting_key", 8, 256, out) == Source::kDefault) return;
+  if (out->empty()) flags.Fault("targeting_key", "is empty", kAllowed);
+  for (const std::string& name : *out) {
+    const bool word = name == "user" || name == "conversation" || name == "tenant" || name == "request_id";
+    const bool header = name.starts_with(kHeaderKeyPrefix);
+    const std::string what =
+        header ? ParseHeaderName(std::string_view(name).substr(kHeaderKeyPrefix.size())).what : " is not known";
+    if (!word && !what.empty()) flags.Fault("targeting_key", Quote(name) + what, kAllowed);
+  }
+}
+
+void ReadReplicaId(Section& root, std::string* out) {  // Section::Name does not take "", which has a meaning here
+  root.Text("replica_id", 128, out);
+  if (!out->empty() && !ParseName(*out).value) root.Fault("replica_id", "is not a name", kNameAllowed);
+}
+
 void ReadFlagOptions(Section flags, FlagOptions* out) {
+  ReadTargetingKey(flags, &out->targeting_key);
   flags.Text("flagd_file", kPathBytes, &out->flagd_file);
   Section sync = flags.Map("sync");
   sync.GrpcAddress("target", /*may_be_empty=*/true, &out->sync.target);
@@ -64,6 +84,10 @@ void ReadLog(Section log, LogOptions* out) {
                         {"warning", LogLevel::kWarning},
                         {"error", LogLevel::kError}},
                        &out->level);
+  log.Choice<FlagEvaluations>(
+      "flag_evaluations",
+      {{"off", FlagEvaluations::kOff}, {"changes", FlagEvaluations::kChanges}, {"all", FlagEvaluations::kAll}},
+      &out->flag_evaluations);
 }
 
 // Two seeds' keys and two variables speak of the same limit. The environment beats the file; two different numbers
@@ -353,7 +377,7 @@ absl::StatusOr<RuntimeConfig> LoadRuntimeConfig(const std::string& path, const E
     ReadFlagOptions(root.Map("flags"), &config.flags);
     root.Text("state_folder", kPathBytes, &config.state_folder);
     root.Text("fault_file", kPathBytes, &config.fault_file);
-    root.Name("replica_id", &config.replica_id);
+    ReadReplicaId(root, &config.replica_id);
     ReadDecisionLog(root.Map("decision_log"), &config);
     root.Text("probe_cache_dir", kPathBytes, &config.probe_cache_dir);
     ReadAdmission(root.Map("admission"), &config.admission, &config.concurrency_limit);

@@ -10,10 +10,10 @@
 namespace sluice::config {
 
 struct Fault {
-  double error_share = 0;   // 0..1 of the requests fail
-  double crash_share = 0;   // 0..1 of the requests take the process down
-  Duration delay{};         // before the engine gets each of them
-  int64_t leak_bytes = 0;   // that each leaves behind
+  double error_share = 0;  // 0..1 of the requests fail
+  double crash_share = 0;  // 0..1 of the requests take the process down
+  Duration delay{};        // before the engine gets each of them
+  int64_t leak_bytes = 0;  // that each leaves behind
 
   bool operator==(const Fault&) const = default;
 };

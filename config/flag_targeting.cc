@@ -113,14 +113,11 @@ std::string AcceptAttribute(std::string_view text, Condition* out) {
       return "";
     }
   }
-  const std::string_view name = text.starts_with(kHeaderPrefix) ? text.substr(kHeaderPrefix.size()) : "";
-  const bool fit = std::all_of(name.begin(), name.end(), [](unsigned char c) {
-    return std::islower(c) != 0 || std::isdigit(c) != 0 || c == '-' || c == '_' || c == '.';
-  });
-  if (name.empty() || !fit || name.ends_with("-bin")) return Quote(text) + " is not known";
-  if (flags::IsSecretHeader(name)) return Quote(text) + " carries a secret";
+  if (!text.starts_with(kHeaderPrefix)) return Quote(text) + " is not known";
+  Parsed<std::string> name = ParseHeaderName(text.substr(kHeaderPrefix.size()));
+  if (!name.value) return Quote(text) + name.what;
   out->attribute = Condition::Attribute::kHeader;
-  out->header = std::string(name);
+  out->header = *std::move(name.value);
   return "";
 }
 

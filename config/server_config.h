@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/clock.h"
@@ -46,8 +47,12 @@ struct ServerOptions {
   Duration drain_delay = std::chrono::seconds(0);  // readiness off this long before refusing new work
 };
 
-// Where definitions come from beside the flags file.
+inline constexpr std::string_view kHeaderKeyPrefix = "header:";
+
+// Where definitions come from beside the flags file, and by what they decide.
 struct FlagOptions {
+  // The first that a request has is its targeting key: user, conversation, tenant, request_id, header:<name>.
+  std::vector<std::string> targeting_key = {"user", "conversation", "request_id"};
   std::string flagd_file;  // definitions in flagd's JSON; empty: none
   struct Sync {            // a control plane that speaks flagd.sync.v1
     std::string target;    // HOST:PORT or unix:/PATH; empty: none
@@ -58,9 +63,13 @@ struct FlagOptions {
   } sync;
 };
 
+// Which decisions about requests are log lines of their own (`feature_flag.evaluation`).
+enum class FlagEvaluations { kOff, kChanges, kAll };
+
 struct LogOptions {
   LogFormat format = LogFormat::kText;
   LogLevel level = LogLevel::kInfo;
+  FlagEvaluations flag_evaluations = FlagEvaluations::kOff;
 };
 
 struct OverloadConfig {

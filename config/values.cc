@@ -10,6 +10,7 @@
 
 #include "base/edit_distance.h"
 #include "base/strings.h"
+#include "flags/rule.h"
 #include "fmt/format.h"
 
 namespace sluice::config {
@@ -174,6 +175,15 @@ Parsed<std::string> ParseName(std::string_view text) {
     const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
     if (!letter && kPunctuation.find(c) == std::string_view::npos) return {{}, Quote(text) + " is not a name"};
   }
+  return {std::string(text), ""};
+}
+
+Parsed<std::string> ParseHeaderName(std::string_view text) {
+  const bool fit = std::all_of(text.begin(), text.end(), [](unsigned char c) {
+    return std::islower(c) != 0 || std::isdigit(c) != 0 || c == '-' || c == '_' || c == '.';
+  });
+  if (text.empty() || !fit || text.ends_with("-bin")) return {std::nullopt, " is not known"};
+  if (flags::IsSecretHeader(text)) return {std::nullopt, " carries a secret"};
   return {std::string(text), ""};
 }
 

@@ -34,6 +34,8 @@ Parsed<WallTime> ParseTimestamp(std::string_view text);
 Parsed<std::string> ParseText(std::string_view text, size_t max_bytes);
 // What may become a metric label or a log field: 1..128 of A-Z a-z 0-9 . _ : / @ + -
 Parsed<std::string> ParseName(std::string_view text);
+// The name of a header that flags may look at: lower case, not binary, carries no secret.
+Parsed<std::string> ParseHeaderName(std::string_view text);
 // host:port or [IPv6]:port; port 0 = any free one.
 Parsed<std::string> ParseAddress(std::string_view text);
 // What gRPC can listen on: that, or unix:/absolute/path (at most 107 bytes, as the kernel takes it).

@@ -56,6 +56,7 @@ enum class ParentShare { kProduct, kNested };
 // Inclusive start, exclusive end; nullopt: open.
 struct Schedule {
   std::optional<WallTime> start, end;
+  bool Contains(WallTime now) const { return (!start || now >= *start) && (!end || now < *end); }
 };
 
 std::string TimeText(WallTime time);  // RFC 3339 in UTC: "2026-01-31T23:59:59Z", with nanoseconds unless they are 0

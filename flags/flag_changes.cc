@@ -118,4 +118,16 @@ std::vector<FlagChange> FindChanges(const FlagSetSpec& before, const FlagSetSpec
   return changes;
 }
 
+std::vector<FlagChange> FindScheduleChanges(const FlagSet& set, WallTime after, WallTime until) {
+  std::vector<FlagChange> changes;
+  if (!set.CrossesSchedule(after, until)) return changes;
+  for (const Flag& flag : set.flags()) {
+    const bool was = flag.schedule.Contains(after), is = flag.schedule.Contains(until);
+    const auto text = [](bool inside) { return inside ? "inside" : "outside"; };
+    if (was != is && after < until)
+      changes.push_back({flag.key, "schedule", text(was), text(is), flag.definition_layer});
+  }
+  return changes;
+}
+
 }  // namespace sluice::flags

@@ -18,4 +18,8 @@ struct FlagChange {
 // In the order of keys and fields; empty when both decide and explain alike. A program is compared by address.
 std::vector<FlagChange> FindChanges(const FlagSetSpec& before, const FlagSetSpec& after);
 
+// The schedules that begin or end in (after, until], as changes of the field "schedule" from "outside" to "inside" or
+// back; a flag whose schedule was passed as a whole is not named.
+std::vector<FlagChange> FindScheduleChanges(const FlagSet& set, WallTime after, WallTime until);
+
 }  // namespace sluice::flags

@@ -1,4 +1,5 @@
 // The way of one decision; see FlagSet::Evaluate.
+#include <optional>
 #include <string>
 
 #include "flags/flag_set.h"
@@ -17,10 +18,6 @@ bool Contains(const std::shared_ptr<const KeySet>& list, std::string_view key) {
   return list != nullptr && list->contains(key);
 }
 
-bool Inside(const Schedule& schedule, WallTime now) {
-  return (!schedule.start || now >= *schedule.start) && (!schedule.end || now < *schedule.end);
-}
-
 std::string ScheduleText(const Schedule& schedule) {
   const auto text = [](const std::optional<WallTime>& time) { return time ? TimeText(*time) : "open"; };
   return fmt::format("{} to {}", text(schedule.start), text(schedule.end));
@@ -29,29 +26,6 @@ std::string ScheduleText(const Schedule& schedule) {
 DrawTrace TraceDraw(const std::string& salt, int hash_version, const KeyHash& hash, uint32_t bucket,
                     uint32_t threshold) {
   return {salt, hash_version, fmt::format("{:08x}", hash.first), bucket, threshold};
-}
-
-// Compares the key's bucket with a percentage.
-void Split(const Flag& flag, RolloutBps bps, const EvaluationContext& context, Decision* d, Explanation* trace) {
-  if (bps == 0 || bps == kBuckets) {
-    d->reason = Reason::kStatic;
-    d->in = bps != 0;
-    return;
-  }
-  if (context.targeting_key.empty()) {
-    d->reason = Reason::kTargetingKeyMissing;
-    d->in = false;
-    return;
-  }
-  const KeyHash hash = HashKey(flag.hash_version, flag.salt, context.targeting_key);
-  d->reason = Reason::kSplit;
-  d->bucket = static_cast<int32_t>(hash.first % (flag.hash_version == 1 ? 100 : kBuckets));
-  d->threshold = SplitThreshold(flag.hash_version, bps);
-  d->sample = hash.second;
-  d->in = static_cast<uint32_t>(d->bucket) < d->threshold;
-  if (trace != nullptr) {
-    trace->split = TraceDraw(flag.salt, flag.hash_version, hash, static_cast<uint32_t>(d->bucket), d->threshold);
-  }
 }
 
 bool AllMatch(const Rule& rule, const EvaluationContext& context, Explanation* trace) {
@@ -70,6 +44,12 @@ bool AllMatch(const Rule& rule, const EvaluationContext& context, Explanation* t
 }
 
 }  // namespace
+
+// The hash that chooses between variants, made beside the percentage's: a key that is in needs it next.
+struct FlagSet::VariantDraw {
+  std::string_view salt;  // empty: there is nothing to choose between
+  std::optional<KeyHash> hash;
+};
 
 Decision FlagSet::Evaluate(std::string_view flag, const EvaluationContext& context, const Decision* parent) const {
   const int index = IndexOf(flag);
@@ -104,7 +84,7 @@ Decision FlagSet::EvaluateAt(int index, const EvaluationContext& context, const 
     }
   }
   Decision d{.flag = flag.key, .layer = flag.rollout_layer, .epoch = epoch_};
-  const bool inside = Inside(flag.schedule, context.now);
+  const bool inside = flag.schedule.Contains(context.now);
   if (trace != nullptr && (flag.schedule.start || flag.schedule.end)) {
     trace->schedule = fmt::format("{}: {}", ScheduleText(flag.schedule), inside ? "inside" : "outside");
   }
@@ -146,12 +126,45 @@ Decision FlagSet::EvaluateAt(int index, const EvaluationContext& context, const 
   return d;
 }
 
+// Compares the key's bucket with a percentage.
+void FlagSet::Split(const Flag& flag, RolloutBps bps, const EvaluationContext& context, VariantDraw* draw, Decision* d,
+                    Explanation* trace) {
+  if (bps == 0 || bps == kBuckets) {
+    d->reason = Reason::kStatic;
+    d->in = bps != 0;
+    return;
+  }
+  if (context.targeting_key.empty()) {
+    d->reason = Reason::kTargetingKeyMissing;
+    d->in = false;
+    return;
+  }
+  KeyHash hash;
+  if (draw->salt.empty()) {
+    hash = HashKey(flag.hash_version, flag.salt, context.targeting_key);
+  } else {
+    const auto both = HashKeyTwice(flag.hash_version, flag.salt, draw->salt, context.targeting_key);
+    hash = both[0];
+    draw->hash = both[1];
+  }
+  d->reason = Reason::kSplit;
+  d->bucket = static_cast<int32_t>(hash.first % (flag.hash_version == 1 ? 100 : kBuckets));
+  d->threshold = SplitThreshold(flag.hash_version, bps);
+  d->sample = hash.second;
+  d->in = static_cast<uint32_t>(d->bucket) < d->threshold;
+  if (trace != nullptr) {
+    trace->split = TraceDraw(flag.salt, flag.hash_version, hash, static_cast<uint32_t>(d->bucket), d->threshold);
+  }
+}
+
 void FlagSet::Choose(int index, const EvaluationContext& context, Decision* d, Explanation* trace) const {
   const Flag& flag = spec_.flags[index];
   const bool program = flag.targeting != nullptr;
+  VariantDraw draw;
+  if (!flag.variants.empty() && nodes_[index].only_variant < 0 && !program) draw.salt = nodes_[index].split_salt;
   const bool gated = flag.rollout_layer >= (program ? Layer::kRolloutStage : Layer::kRollback);
   if (gated) {
-    Split(flag, flag.rollout_bps, context, d, trace);
+    Split(flag, flag.rollout_bps, context, &draw, d, trace);
     if (!d->in) return;
   }
   if (program) {
@@ -164,14 +177,14 @@ void FlagSet::Choose(int index, const EvaluationContext& context, Decision* d, E
     return;
   }
   if (AskLists(flag, context, d, trace)) {
-    if (d->in) DrawVariant(index, context, d, trace);
+    if (d->in) DrawVariant(index, context, draw, d, trace);
     return;
   }
   for (const Rule& rule : flag.rules) {
-    if (AllMatch(rule, context, trace)) return ApplyRule(index, rule, context, d, trace);
+    if (AllMatch(rule, context, trace)) return ApplyRule(index, rule, context, &draw, d, trace);
   }
-  if (!gated) Split(flag, flag.rollout_bps, context, d, trace);
-  if (d->in) DrawVariant(index, context, d, trace);
+  if (!gated) Split(flag, flag.rollout_bps, context, &draw, d, trace);
+  if (d->in) DrawVariant(index, context, draw, d, trace);
 }
 
 bool FlagSet::AskLists(const Flag& flag, const EvaluationContext& context, Decision* d, Explanation* trace) const {
@@ -191,7 +204,7 @@ bool FlagSet::AskLists(const Flag& flag, const EvaluationContext& context, Decis
   return true;
 }
 
-void FlagSet::ApplyRule(int index, const Rule& rule, const EvaluationContext& context, Decision* d,
+void FlagSet::ApplyRule(int index, const Rule& rule, const EvaluationContext& context, VariantDraw* draw, Decision* d,
                         Explanation* trace) const {
   const Flag& flag = spec_.flags[index];
   d->reason = Reason::kTargetingMatch;
@@ -210,13 +223,14 @@ void FlagSet::ApplyRule(int index, const Rule& rule, const EvaluationContext& co
       d->in = true;
       break;
     case Rule::Then::kPercentage:
-      Split(flag, rule.bps, context, d, trace);
+      Split(flag, rule.bps, context, draw, d, trace);
       break;
   }
-  if (d->in) DrawVariant(index, context, d, trace);
+  if (d->in) DrawVariant(index, context, *draw, d, trace);
 }
 
-void FlagSet::DrawVariant(int index, const EvaluationContext& context, Decision* d, Explanation* trace) const {
+void FlagSet::DrawVariant(int index, const EvaluationContext& context, const VariantDraw& draw, Decision* d,
+                          Explanation* trace) const {
   const Flag& flag = spec_.flags[index];
   const Node& node = nodes_[index];
   if (flag.variants.empty()) return;
@@ -228,7 +242,7 @@ void FlagSet::DrawVariant(int index, const EvaluationContext& context, Decision*
     d->in = false;
     return;
   } else {
-    const KeyHash hash = HashKey(2, node.split_salt, context.targeting_key);
+    const KeyHash hash = draw.hash ? *draw.hash : HashKey(2, draw.salt, context.targeting_key);
     const uint64_t at = uint64_t{hash.first % kBuckets} * node.weights;
     uint64_t end = uint64_t{flag.variants[0].weight} * kBuckets;
     while (at >= end) end += uint64_t{flag.variants[++chosen].weight} * kBuckets;  // `at` is below the sum of all

@@ -1,6 +1,7 @@
 #include "flags/flag_gate.h"
 
 #include <array>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -71,21 +72,27 @@ class WatchedFlag {
 
 }  // namespace
 
+struct FlagGate::Callbacks {
+  ChangeCallback changed;
+  ScheduleCallback scheduled;  // may be empty
+};
+
 struct FlagGate::Subscribers {
   Mutex mu;  // held for a whole Swap, so that callbacks see each change once and in order
-  std::vector<std::shared_ptr<const ChangeCallback>> callbacks ABSL_GUARDED_BY(mu);
+  std::vector<std::shared_ptr<const Callbacks>> callbacks ABSL_GUARDED_BY(mu);
+  std::optional<WallTime> passed ABSL_GUARDED_BY(mu);  // of the last PassTime
 };
 
 FlagGate::Subscription& FlagGate::Subscription::operator=(Subscription other) noexcept {
   std::swap(subscribers_, other.subscribers_);
-  std::swap(callback_, other.callback_);
+  std::swap(callbacks_, other.callbacks_);
   return *this;
 }
 
 FlagGate::Subscription::~Subscription() {
   if (subscribers_ == nullptr) return;
   MutexLock lock(subscribers_->mu);
-  std::erase(subscribers_->callbacks, callback_);
+  std::erase(subscribers_->callbacks, callbacks_);
 }
 
 struct FlagGate::Impl {
@@ -95,6 +102,8 @@ struct FlagGate::Impl {
         reloads(metrics.AddCounter("sluice_flag_reloads_total", "Replacements of the flag configuration", {"result"})),
         rollout_ratio(metrics.AddGauge("sluice_flag_rollout_ratio",
                                        "Share of keys that get the flag, parents and emergencies included", {"flag"})),
+        not_found(
+            metrics.AddCounter("sluice_flag_not_found_total", "Clients asked for a flag that there is not", {"door"})),
         phase5(gate_metrics, kPhase5),
         ttft_pipeline(gate_metrics, kTtftPipeline),
         qos_policy(gate_metrics, kQosPolicy),
@@ -120,6 +129,7 @@ struct FlagGate::Impl {
   Gauge& epoch;
   Family<Counter>& reloads;
   Family<Gauge>& rollout_ratio;
+  Family<Counter>& not_found;
   const std::shared_ptr<Subscribers> subscribers = std::make_shared<Subscribers>();
   WatchedFlag phase5, ttft_pipeline, qos_policy;
   Counter& reload_ok;
@@ -156,18 +166,32 @@ void FlagGate::Swap(std::shared_ptr<const FlagSet> next) {
   const std::shared_ptr<const FlagSet> before = impl_->current.Load();
   impl_->Publish(next);
   impl_->reload_ok.Add();
-  for (const auto& callback : impl_->subscribers->callbacks) (*callback)(before, next);
+  for (const auto& callback : impl_->subscribers->callbacks) callback->changed(before, next);
 }
 
-FlagGate::Subscription FlagGate::OnChange(ChangeCallback callback) {
+std::vector<FlagChange> FlagGate::PassTime(WallTime now) {
+  MutexLock lock(impl_->subscribers->mu);
+  const WallTime before = std::exchange(impl_->subscribers->passed, now).value_or(now);
+  const std::shared_ptr<const FlagSet> set = impl_->current.Load();
+  std::vector<FlagChange> changes = FindScheduleChanges(*set, before, now);
+  if (changes.empty()) return changes;
+  for (const auto& callback : impl_->subscribers->callbacks) {
+    if (callback->scheduled) callback->scheduled(set, changes);
+  }
+  return changes;
+}
+
+FlagGate::Subscription FlagGate::OnChange(ChangeCallback callback, ScheduleCallback scheduled) {
   Subscription subscription;
   subscription.subscribers_ = impl_->subscribers;
-  subscription.callback_ = std::make_shared<const ChangeCallback>(std::move(callback));
+  subscription.callbacks_ = std::make_shared<const Callbacks>(Callbacks{std::move(callback), std::move(scheduled)});
   MutexLock lock(impl_->subscribers->mu);
-  impl_->subscribers->callbacks.push_back(subscription.callback_);
+  impl_->subscribers->callbacks.push_back(subscription.callbacks_);
   return subscription;
 }
 
 void FlagGate::CountFailedReload() { impl_->reload_failed.Add(); }
+
+void FlagGate::CountNotFound(std::string_view door) const { impl_->not_found.With({std::string(door)}).Add(); }
 
 }  // namespace sluice::flags

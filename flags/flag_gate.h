@@ -4,8 +4,10 @@
 #include <functional>
 #include <memory>
 #include <string_view>
+#include <vector>
 
 #include "base/metrics.h"
+#include "flags/flag_changes.h"
 #include "flags/flag_set.h"
 
 namespace sluice::flags {
@@ -22,7 +24,7 @@ class FlagGate {
   // `initial` not null. Metrics: sluice_flag_evaluations_total{flag,variant,reason}, sluice_flag_epoch,
   // sluice_flag_reloads_total{result}, sluice_flag_rollout_ratio{flag} (effective share: FlagSet::EffectiveShare),
   // sluice_flag_sample_ratio_e_value{flag}, sluice_flag_sample_ratio_alarm{flag} (sample_ratio.h; both restart when the
-  // flag's percentage or buckets change).
+  // flag's percentage or buckets change), sluice_flag_not_found_total{door}.
   FlagGate(std::shared_ptr<const FlagSet> initial, MetricsRegistry& metrics);
   ~FlagGate();
 
@@ -37,15 +39,26 @@ class FlagGate {
   // Subscription.
   using ChangeCallback =
       std::function<void(const std::shared_ptr<const FlagSet>& before, const std::shared_ptr<const FlagSet>& after)>;
+  // The same for schedules of flags that begin or end: `set` stays, and decides differently from now on.
+  using ScheduleCallback =
+      std::function<void(const std::shared_ptr<const FlagSet>& set, const std::vector<FlagChange>& changes)>;
   // Ends with the Subscription, whose destructor waits for a running callback. It may outlive the gate.
   class Subscription;
-  [[nodiscard]] Subscription OnChange(ChangeCallback callback);
+  [[nodiscard]] Subscription OnChange(ChangeCallback callback, ScheduleCallback scheduled = nullptr);
+
+  // Tells of the schedules that began or ended since the last call (the first call only notes the time). For a
+  // housekeeper: decisions look at their own time and need no call. Nothing is told when the clock was set back.
+  std::vector<FlagChange> PassTime(WallTime now);
 
   // Counts a reload that was refused as a whole; the current set stays.
   void CountFailedReload();
 
+  // Counts that a client asked for a flag that there is not, by its door ("flagd", "ofrep", "grpc"). Takes a lock.
+  void CountNotFound(std::string_view door) const;
+
  private:
   struct Impl;
+  struct Callbacks;
   struct Subscribers;
   std::unique_ptr<Impl> impl_;
 };
@@ -61,7 +74,7 @@ class FlagGate::Subscription {
  private:
   friend class FlagGate;
   std::shared_ptr<Subscribers> subscribers_;  // null: none
-  std::shared_ptr<const ChangeCallback> callback_;
+  std::shared_ptr<const Callbacks> callbacks_;
 };
 
 }  // namespace sluice::flags

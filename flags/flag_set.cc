@@ -68,6 +68,11 @@ FlagSet::FlagSet(FlagSetSpec spec, uint64_t epoch)
     }
   }
   for (const Flag& flag : flags) {
+    if (flag.schedule.start) schedule_times_.push_back(*flag.schedule.start);
+    if (flag.schedule.end) schedule_times_.push_back(*flag.schedule.end);
+  }
+  std::sort(schedule_times_.begin(), schedule_times_.end());
+  for (const Flag& flag : flags) {
     if (flag.targeting == nullptr) continue;
     for (std::string& name : flag.targeting->HeaderNames()) {
       if (!IsSecretHeader(name)) header_names_.push_back(std::move(name));
@@ -75,6 +80,11 @@ FlagSet::FlagSet(FlagSetSpec spec, uint64_t epoch)
   }
   std::sort(header_names_.begin(), header_names_.end());
   header_names_.erase(std::unique(header_names_.begin(), header_names_.end()), header_names_.end());
+}
+
+bool FlagSet::CrossesSchedule(WallTime after, WallTime until) const {
+  const auto next = std::upper_bound(schedule_times_.begin(), schedule_times_.end(), after);
+  return next != schedule_times_.end() && *next <= until;
 }
 
 int FlagSet::IndexOf(std::string_view key) const {

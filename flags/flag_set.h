@@ -56,6 +56,8 @@ class FlagSet {
   std::optional<double> ExpectedSplitShare(std::string_view flag) const;
 
   const Flag* Find(std::string_view key) const;  // null: unknown
+  // Does a flag's schedule begin or end in (after, until]?
+  bool CrossesSchedule(WallTime after, WallTime until) const;
   // Those that rules look at, each once.
   const std::vector<std::string>& header_names() const { return header_names_; }
   uint64_t epoch() const { return epoch_; }
@@ -86,15 +88,21 @@ class FlagSet {
   // `trace` null: nobody asks why.
   Decision EvaluateAt(int index, const EvaluationContext& context, const Decision* known_parent,
                       Explanation* trace) const;
+  struct VariantDraw;
+  static void Split(const Flag& flag, RolloutBps bps, const EvaluationContext& context, VariantDraw* draw, Decision* d,
+                    Explanation* trace);
   void Choose(int index, const EvaluationContext& context, Decision* d, Explanation* trace) const;
   bool AskLists(const Flag& flag, const EvaluationContext& context, Decision* d, Explanation* trace) const;
-  void ApplyRule(int index, const Rule& rule, const EvaluationContext& context, Decision* d, Explanation* trace) const;
-  void DrawVariant(int index, const EvaluationContext& context, Decision* d, Explanation* trace) const;
+  void ApplyRule(int index, const Rule& rule, const EvaluationContext& context, VariantDraw* draw, Decision* d,
+                 Explanation* trace) const;
+  void DrawVariant(int index, const EvaluationContext& context, const VariantDraw& draw, Decision* d,
+                   Explanation* trace) const;
   bool SameBuckets(int a, int b) const;
   double EffectiveShareAt(int index) const;
 
   const FlagSetSpec spec_;
   const uint64_t epoch_;
+  std::vector<WallTime> schedule_times_;  // begins and ends, ascending
   std::vector<std::string> header_names_;
   std::vector<int> by_key_;  // indices of spec_.flags, ordered by key
   std::vector<Node> nodes_;

@@ -28,6 +28,7 @@ void ArmRecorder::Record(const Settled& settled) {
   ++window.requests;
   if (users_[arm].size() >= kMaxUsers || !users_[arm].insert(settled.user).second) return;
   ++window.events;
+  if (known_.size() < kMaxKnown && known_.insert(settled.user).second) ++window.first_users;
   if (settled.failed) {
     ++window.failures;
     return;
@@ -35,6 +36,11 @@ void ArmRecorder::Record(const Settled& settled) {
   const size_t stratum = StratumOf(settled.prompt_tokens);
   window.ttft_ms[stratum].Add(ToMillis(settled.ttft));
   window.latency_ms[stratum].Add(ToMillis(settled.latency));
+}
+
+void ArmRecorder::TripAfter(int failures_in_a_row) {
+  MutexLock lock(mu_);
+  failures_in_a_row_ = failures_in_a_row;
 }
 
 void ArmRecorder::Hold(Arm arm, int64_t bytes) {
@@ -71,6 +77,7 @@ void ArmRecorder::Reset() {
   MutexLock lock(mu_);
   window_ = {};
   for (auto& users : users_) users.clear();
+  known_.clear();
   row_ = 0;
   tripped_ = false;
   examples_.clear();

@@ -30,9 +30,11 @@ class ArmRecorder {
  public:
   // In one window each user is one event: sticky users come in clusters, and a heavy one would look like many.
   static constexpr size_t kMaxUsers = 1 << 16;  // known per window and arm; beyond, requests are no events
+  static constexpr size_t kMaxKnown = 1 << 18;  // per attempt; beyond, nobody is a first user any more
   static constexpr size_t kMaxExamples = 8;     // ids of failed requests of the canary
-  explicit ArmRecorder(int failures_in_a_row) : failures_in_a_row_(failures_in_a_row) {}
 
+  // The canary's failures in a row that trip; 0, as at the beginning: never.
+  void TripAfter(int failures_in_a_row) ABSL_LOCKS_EXCLUDED(mu_);
   void Record(const Settled& settled) ABSL_LOCKS_EXCLUDED(mu_);
 
   // Bytes that requests of an arm hold now: +n at the start, -n at the end.
@@ -50,10 +52,11 @@ class ArmRecorder {
   void Reset() ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
-  const int failures_in_a_row_;
   mutable Mutex mu_;  // leaf
+  int failures_in_a_row_ ABSL_GUARDED_BY(mu_) = 0;
   Window window_ ABSL_GUARDED_BY(mu_);
   std::array<absl::flat_hash_set<uint64_t>, kArms> users_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_set<uint64_t> known_ ABSL_GUARDED_BY(mu_);
   std::array<int64_t, kArms> held_bytes_ ABSL_GUARDED_BY(mu_) = {};
   int row_ ABSL_GUARDED_BY(mu_) = 0;
   bool tripped_ ABSL_GUARDED_BY(mu_) = false;

@@ -139,11 +139,6 @@ RolloutState Fitted(const RolloutSpec& spec, RolloutState state) {
 
 }  // namespace
 
-std::string_view VerdictName(Verdict verdict) {
-  constexpr std::array<std::string_view, 3> kNames = {"inconclusive", "pass", "fail"};
-  return kNames[static_cast<size_t>(verdict)];
-}
-
 std::optional<RolloutState> Advance(const RolloutSpec& spec, const RolloutState& before, const Observation& seen,
                                     WallTime now) {
   const RolloutState state = Fitted(spec, before);

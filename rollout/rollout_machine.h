@@ -8,13 +8,11 @@
 
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "rollout/analysis/analysis.h"
 #include "rollout/rollout_spec.h"
 #include "rollout/rollout_state.h"
 
 namespace sluice::rollout {
-
-enum class Verdict { kInconclusive, kPass, kFail };
-std::string_view VerdictName(Verdict verdict);
 
 // What the leader knows when it asks. Nothing that is missing may promote or roll back: silence holds.
 struct Observation {

@@ -16,7 +16,7 @@ std::string Percent(uint32_t bps) { return fmt::format("{:g} %", bps / 100.0); }
 
 uint32_t RolloutSpec::Share(size_t i) const { return std::min(stages[i].bps, kAllBps - holdback_bps); }
 
-absl::Status Check(const RolloutSpec& spec) {
+absl::Status CheckSpec(const RolloutSpec& spec) {
   std::vector<std::string> faults;
   if (spec.flag.empty()) faults.emplace_back("flag is missing");
   if (spec.stages.empty()) faults.emplace_back("stages: there is none; allowed are 1 to 20");

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "base/clock.h"
+#include "rollout/analysis/analysis.h"
 
 namespace sluice::rollout {
 
@@ -34,6 +35,8 @@ struct RolloutSpec {
   std::string flag;
   std::vector<Stage> stages = {{.bps = 100}, {.bps = 1'000}, {.bps = 5'000}, {.bps = kAllBps}};
   Promotion promotion = Promotion::kAutomatic;
+  AnalysisOptions analysis;
+  int failures_in_a_row = 5;    // of the canary on one replica take it to 0 % at once; 0: never
   uint32_t holdback_bps = 100;  // kept on the baseline at the last stage, so that there is something to compare with
   RollbackStyle rollback = RollbackStyle::kInstant;
   Duration rollback_interval = std::chrono::minutes(1);
@@ -51,6 +54,6 @@ struct RolloutSpec {
 };
 
 // INVALID_ARGUMENT with every fault of the spec: stages not rising, more than 100 %, none, a hold-back beyond 5 %.
-absl::Status Check(const RolloutSpec& spec);
+absl::Status CheckSpec(const RolloutSpec& spec);
 
 }  // namespace sluice::rollout

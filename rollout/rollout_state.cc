@@ -5,6 +5,7 @@
 
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
+#include "rollout/json_fields.h"
 #include "rollout/rollout_spec.h"
 
 namespace sluice::rollout {
@@ -16,57 +17,20 @@ constexpr std::array<std::string_view, kPhases> kNames = {"pending",   "running"
                                                           "promoting", "paused",  "complete",     "rolled_back"};
 
 int64_t Nanos(WallTime t) { return t.time_since_epoch().count(); }
-WallTime FromNanos(int64_t n) { return WallTime(Duration(n)); }
 
-// Reads what must be there; remembers when something was not.
-class Fields {
- public:
-  explicit Fields(const json& object) : object_(object), good_(object.is_object()) {}
-
-  void Number(const char* name, auto* out) {
-    const json* const v = Find(name);
-    if (v == nullptr || !v->is_number_integer() || (std::is_unsigned_v<std::decay_t<decltype(*out)>> && *v < 0)) {
-      good_ = false;
-      return;
-    }
-    *out = v->get<std::decay_t<decltype(*out)>>();
-  }
-  void Time(const char* name, WallTime* out) {
-    int64_t nanos = 0;
-    Number(name, &nanos);
-    *out = FromNanos(nanos);
-  }
-  void Text(const char* name, std::string* out) {
-    const json* const v = Find(name);
-    good_ = good_ && v != nullptr && v->is_string();
-    if (good_) *out = v->get<std::string>();
-  }
-  void PhaseOf(const char* name, Phase* out) {
-    std::string text;
-    Text(name, &text);
-    const std::optional<Phase> phase = ParsePhase(text);
-    good_ = good_ && phase.has_value();
-    if (good_) *out = *phase;
-  }
-  void Fail() { good_ = false; }
-  bool good() const { return good_; }
-
- private:
-  const json* Find(const char* name) const {
-    if (!object_.is_object()) return nullptr;
-    const auto it = object_.find(name);
-    return it == object_.end() ? nullptr : &*it;
-  }
-
-  const json& object_;
-  bool good_;
-};
+void ReadPhase(JsonFields& fields, const char* name, Phase* out) {
+  std::string text;
+  fields.Text(name, &text);
+  const std::optional<Phase> phase = ParsePhase(text);
+  if (!phase) return fields.Fail();
+  *out = *phase;
+}
 
 bool Read(const json& object, Transition* out) {
-  Fields fields(object);
+  JsonFields fields(object);
   fields.Time("when", &out->when);
-  fields.PhaseOf("from", &out->from);
-  fields.PhaseOf("to", &out->to);
+  ReadPhase(fields, "from", &out->from);
+  ReadPhase(fields, "to", &out->to);
   fields.Number("bps", &out->bps);
   fields.Number("epoch", &out->epoch);
   fields.Text("cause", &out->cause);
@@ -113,11 +77,11 @@ std::string Encode(const RolloutState& state) {
 absl::StatusOr<RolloutState> DecodeRolloutState(std::string_view text) {
   const json object = json::parse(text, nullptr, /*allow_exceptions=*/false);
   RolloutState state;
-  Fields fields(object);
+  JsonFields fields(object);
   fields.Text("flag", &state.flag);
   fields.Number("epoch", &state.epoch);
   fields.Number("attempt", &state.attempt);
-  fields.PhaseOf("phase", &state.phase);
+  ReadPhase(fields, "phase", &state.phase);
   fields.Number("stage", &state.stage);
   fields.Number("bps", &state.bps);
   fields.Number("retries", &state.retries);

@@ -18,7 +18,7 @@ namespace sluice::services {
 // Thread-safety: thread-safe. Owns a thread, which waits for nothing but delays that are over.
 class FaultInjection {
  public:
-  static constexpr size_t kMaxDelayed = 10'000;        // beyond, requests are not delayed
+  static constexpr size_t kMaxDelayed = 10'000;          // beyond, requests are not delayed
   static constexpr int64_t kMaxLeak = int64_t{4} << 30;  // beyond, nothing more is leaked
 
   // `random`: numbers in [0, 1), called under a lock.

@@ -128,6 +128,16 @@ std::map<std::string_view, const Flag*> ByKey(const flags::FlagSet& set) {
   return flags;
 }
 
+// The flags below those that changed; `all`: every flag.
+void AddChildren(const flags::FlagSet& set, bool all, FlagChanges& changes) {
+  for (bool grew = true; grew;) {
+    grew = false;
+    for (const Flag& flag : set.flags()) {
+      if (all || changes.contains(flag.parent)) grew |= changes.emplace(flag.key, "update").second;
+    }
+  }
+}
+
 }  // namespace
 
 std::string_view FlagErrorCode(FlagError error) {
@@ -173,13 +183,15 @@ FlagChanges CompareFlags(const flags::FlagSet& before, const flags::FlagSet& aft
     if (change.field == "program" && SameProgram(old_flag, new_flag)) continue;  // read again: another address
     changes[change.flag] = old_flag == nullptr ? "write" : new_flag == nullptr ? "delete" : "update";
   }
-  for (bool grew = true; grew;) {
-    grew = false;
-    for (const Flag& flag : after.flags()) {
-      if (switched || changes.contains(flag.parent)) grew |= changes.emplace(flag.key, "update").second;
-    }
-  }
+  AddChildren(after, switched, changes);
   return changes;
+}
+
+FlagChanges ScheduledFlags(const flags::FlagSet& set, const std::vector<flags::FlagChange>& changes) {
+  FlagChanges out;
+  for (const flags::FlagChange& change : changes) out.emplace(change.flag, "update");
+  AddChildren(set, /*all=*/false, out);
+  return out;
 }
 
 }  // namespace sluice::services

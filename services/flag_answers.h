@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "flags/flag_changes.h"
 #include "flags/flag_set.h"
 #include "nlohmann/json.hpp"
 
@@ -38,5 +39,7 @@ std::vector<FlagAnswer> AnswerAllFlags(const flags::FlagSet& set, const nlohmann
 // Flags that differ, by key: "write" (new), "update" or "delete", as in flagd's configuration_change.
 using FlagChanges = std::map<std::string, std::string_view>;
 FlagChanges CompareFlags(const flags::FlagSet& before, const flags::FlagSet& after);
+// Of flags whose schedule began or ended, and of those below them.
+FlagChanges ScheduledFlags(const flags::FlagSet& set, const std::vector<flags::FlagChange>& changes);
 
 }  // namespace sluice::services

@@ -14,11 +14,6 @@ namespace {
 
 using engine::GenerationSummary;
 
-std::string_view TargetingKey(const InferenceRequest& r) {
-  if (!r.user.empty()) return r.user;
-  return r.conversation.empty() ? std::string_view(r.request_id) : std::string_view(r.conversation);
-}
-
 RolloutArms::Fate FateOf(qos::CallOutcome outcome) {
   if (outcome == qos::CallOutcome::kSuccess) return RolloutArms::Fate::kServed;
   return outcome == qos::CallOutcome::kFailure ? RolloutArms::Fate::kFailed : RolloutArms::Fate::kNotCounted;
@@ -103,6 +98,8 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
     Admit(prompt_tokens_, [self = shared_from_this()] { self->OpenPipeline(); });
   }
 
+  std::string_view TargetingKey(const InferenceRequest& r) const { return limits_.targeting_key.Of(r); }
+
   // --- 1 gate: which features is this request in? ---
   void Gate() {
     const RequestHeaders headers(request_.headers);
@@ -115,6 +112,7 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
                                      .now = parts_.clock.WallNow()});
     info_.flags = fmt::format("{}, {}, {}", flags::Explain(decisions_.phase5), flags::Explain(decisions_.ttft_pipeline),
                               flags::Explain(decisions_.qos_policy));
+    parts_.probe.Decided(request_, TargetingKey(request_), decisions_);
   }
 
   // --- 2 admit: may it run, when, with what limits? ---

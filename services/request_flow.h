@@ -18,6 +18,7 @@
 #include "services/fault_injection.h"
 #include "services/request.h"
 #include "services/rollout_arms.h"
+#include "services/targeting_key.h"
 #include "services/telemetry/request_probe.h"
 
 namespace sluice::services {
@@ -26,6 +27,7 @@ struct FlowLimits {
   int default_max_tokens = 256;
   int max_tokens_limit = 2048;
   Duration default_deadline = std::chrono::seconds(30);  // zero: none
+  TargetingKeyOrder targeting_key;
 };
 
 // What a door holds while its request runs. Thread-safe. Dropping the last reference does not cancel; Cancel does.

@@ -10,10 +10,6 @@ static_assert(kRolloutFlags[kTtft] == flags::kTtftPipeline);
 
 }  // namespace
 
-RolloutArms::RolloutArms(int failures_in_a_row, rollout::CrashJournal* journal) : journal_(journal) {
-  for (auto& recorder : recorders_) recorder = std::make_unique<rollout::ArmRecorder>(failures_in_a_row);
-}
-
 RolloutArms::Part RolloutArms::Begin(const flags::RequestDecisions& decisions, int64_t bytes) {
   const std::array<const flags::Decision*, kRolloutFlags.size()> all = {&decisions.phase5, &decisions.ttft_pipeline,
                                                                         &decisions.qos_policy};
@@ -25,7 +21,7 @@ RolloutArms::Part RolloutArms::Begin(const flags::RequestDecisions& decisions, i
     if (!sorted || !watched_[flag].load(std::memory_order_relaxed)) continue;
     const Arm arm = decision.in ? Arm::kCanary : Arm::kBaseline;
     part.arm[flag] = static_cast<int8_t>(arm);
-    recorders_[flag]->Hold(arm, bytes);
+    recorders_[flag].Hold(arm, bytes);
     if (journal_ != nullptr && part.slot < 0) part.slot = journal_->Begin(arm);
   }
   return part;
@@ -33,7 +29,7 @@ RolloutArms::Part RolloutArms::Begin(const flags::RequestDecisions& decisions, i
 
 void RolloutArms::Leak(const Part& part, int64_t bytes) {
   for (size_t flag = 0; flag < part.arm.size(); ++flag) {
-    if (part.arm[flag] >= 0) recorders_[flag]->Hold(static_cast<Arm>(part.arm[flag]), bytes);
+    if (part.arm[flag] >= 0) recorders_[flag].Hold(static_cast<Arm>(part.arm[flag]), bytes);
   }
 }
 
@@ -44,16 +40,16 @@ void RolloutArms::Finish(Part& part, const End& end) {
   for (size_t flag = 0; flag < part.arm.size(); ++flag) {
     if (part.arm[flag] < 0) continue;
     const auto arm = static_cast<Arm>(part.arm[flag]);
-    recorders_[flag]->Hold(arm, -part.bytes);
+    recorders_[flag].Hold(arm, -part.bytes);
     const bool forced = flag == kTtft && end.ttft_was_forced_off && arm == Arm::kCanary;
     if (end.fate == Fate::kNotCounted && !forced) continue;
-    recorders_[flag]->Record({.arm = arm,
-                              .failed = forced || end.fate == Fate::kFailed,
-                              .user = end.user,
-                              .prompt_tokens = end.prompt_tokens,
-                              .ttft = end.ttft,
-                              .latency = end.latency,
-                              .request_id = end.request_id});
+    recorders_[flag].Record({.arm = arm,
+                             .failed = forced || end.fate == Fate::kFailed,
+                             .user = end.user,
+                             .prompt_tokens = end.prompt_tokens,
+                             .ttft = end.ttft,
+                             .latency = end.latency,
+                             .request_id = end.request_id});
   }
 }
 

@@ -4,7 +4,6 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
-#include <memory>
 #include <string_view>
 
 #include "base/clock.h"
@@ -21,12 +20,12 @@ inline constexpr std::array<std::string_view, 3> kRolloutFlags = {flags::kPhase5
 // Thread-safety: thread-safe; a short lock for each rollout that watches the request, none when there is no rollout.
 class RolloutArms {
  public:
-  // `failures_in_a_row` of the canary trip a replica. `journal` may be null; it outlives this.
-  RolloutArms(int failures_in_a_row, rollout::CrashJournal* journal);
+  // `journal` may be null; it outlives this. It keeps the arm of the first of kRolloutFlags that is watched.
+  explicit RolloutArms(rollout::CrashJournal* journal) : journal_(journal) {}
 
   // Whether requests of the flag (an index of kRolloutFlags) count now.
   void Watch(size_t flag, bool on) { watched_[flag].store(on, std::memory_order_relaxed); }
-  rollout::ArmRecorder& recorder(size_t flag) { return *recorders_[flag]; }
+  rollout::ArmRecorder& recorder(size_t flag) { return recorders_[flag]; }
 
   // A request's part in the rollouts. Begun once, ended once.
   struct Part {
@@ -54,7 +53,7 @@ class RolloutArms {
 
  private:
   rollout::CrashJournal* const journal_;
-  std::array<std::unique_ptr<rollout::ArmRecorder>, kRolloutFlags.size()> recorders_;
+  std::array<rollout::ArmRecorder, kRolloutFlags.size()> recorders_;
   std::array<std::atomic<bool>, kRolloutFlags.size()> watched_ = {};  // atomic: the control thread writes
 };
 

@@ -16,6 +16,7 @@
 namespace sluice::state {
 namespace {
 
+constexpr Duration kLookForDead = std::chrono::milliseconds(500);
 constexpr const char* kFile = "state";
 constexpr const char* kTemporary = "state.tmp";
 constexpr const char* kPrevious = "state.previous";
@@ -72,7 +73,10 @@ bool WriteBytes(int fd, std::string_view bytes) {
 }  // namespace
 
 FileStore::FileStore(std::string folder, OwnedFd directory)
-    : folder_(std::move(folder)), directory_(std::move(directory)), hub_([this] { return Load(); }) {}
+    : folder_(std::move(folder)),
+      directory_(std::move(directory)),
+      sessions_(directory_.get()),
+      hub_([this] { return Load(); }) {}
 
 absl::StatusOr<std::unique_ptr<FileStore>> FileStore::Open(const std::string& folder) {
   const auto failed = [&folder](int error) {
@@ -96,7 +100,17 @@ absl::StatusOr<std::unique_ptr<FileStore>> FileStore::Open(const std::string& fo
   SLUICE_ASSIGN_OR_RETURN(
       store->watch_, FileWatch::Start(std::move(options), [self](const auto& /*changed*/) { self->hub_.Notify(); }));
   SLUICE_RETURN_IF_ERROR(store->Load().status());
+  store->undertaker_ = std::thread([self] { self->LookForDeadSessions(); });
   return store;
+}
+
+FileStore::~FileStore() {
+  {
+    MutexLock lock(mu_);
+    stopping_ = true;
+  }
+  stop_.SignalAll();
+  if (undertaker_.joinable()) undertaker_.join();
 }
 
 absl::Status FileStore::Damaged(const absl::Status& status) const {
@@ -155,14 +169,18 @@ absl::StatusOr<Listing> FileStore::List(std::string_view prefix) {
   return table->List(prefix);
 }
 
-template <typename Change>
-absl::StatusOr<uint64_t> FileStore::Write(const Change& change) {
+absl::StatusOr<uint64_t> FileStore::Write(const std::function<absl::StatusOr<uint64_t>(Table&)>& change) {
   MutexLock lock(mu_);
   const FolderLock exclusive(directory_.get());
   if (!exclusive.ok()) return Failed("lock the state");
   SLUICE_ASSIGN_OR_RETURN(const std::shared_ptr<const Table> before, LoadLocked());
   Table next = *before;
-  SLUICE_ASSIGN_OR_RETURN(const uint64_t revision, change(next));
+  bool dropped = false;
+  for (const std::string& session : next.Sessions()) {
+    if (!sessions_.Alive(session)) dropped |= next.DropSession(session);
+  }
+  const absl::StatusOr<uint64_t> revision = change ? change(next) : next.revision();
+  if (!dropped && (!change || !revision.ok())) return revision;
   const std::string text = next.Encode();
   SLUICE_RETURN_IF_ERROR(Save(text));
   header_ = text.substr(0, Table::kHeaderBytes);
@@ -182,12 +200,52 @@ absl::Status FileStore::Save(const std::string& text) {
   return {};
 }
 
-absl::StatusOr<uint64_t> FileStore::Put(std::string_view key, std::string_view value, uint64_t expected) {
-  return Write([&](Table& table) { return table.Put(key, value, expected); });
+absl::StatusOr<uint64_t> FileStore::Commit(const std::vector<Change>& changes, const std::optional<Fence>& fence) {
+  return Write([&](Table& table) -> absl::StatusOr<uint64_t> {
+    for (const Change& change : changes) {
+      if (change.session != nullptr && !sessions_.Alive(std::string(change.session->name()))) {
+        return absl::FailedPreconditionError(
+            fmt::format("the session of '{}' is over: its file in '{}' is gone", change.key, folder_));
+      }
+    }
+    return table.Commit(changes, fence);
+  });
 }
 
-absl::StatusOr<uint64_t> FileStore::Delete(std::string_view key, uint64_t expected) {
-  return Write([&](Table& table) { return table.Delete(key, expected); });
+class FileStore::FileSession final : public Session {
+ public:
+  FileSession(FileStore& store, SessionFiles::Held held) : store_(store), held_(std::move(held)) {}
+  ~FileSession() override {
+    held_.lock = OwnedFd();
+    // What cannot be written now, the next one to look does.
+    if (store_.Write(nullptr).ok()) store_.sessions_.Remove(held_.name);
+  }
+  std::string_view name() const override { return held_.name; }
+  MonoTime alive_until() const override { return kInfiniteFuture; }
+
+ private:
+  FileStore& store_;
+  SessionFiles::Held held_;
+};
+
+absl::StatusOr<std::unique_ptr<Session>> FileStore::BeginSession(Duration /*ttl*/) {
+  MutexLock lock(mu_);
+  const FolderLock exclusive(directory_.get());
+  if (!exclusive.ok()) return Failed("lock the state");
+  SLUICE_ASSIGN_OR_RETURN(const std::shared_ptr<const Table> table, LoadLocked());
+  sessions_.RemoveLeft(table->Sessions());
+  SLUICE_ASSIGN_OR_RETURN(SessionFiles::Held held, sessions_.Begin(table->revision()));
+  return std::make_unique<FileSession>(*this, std::move(held));
+}
+
+void FileStore::LookForDeadSessions() {
+  while (true) {
+    const absl::StatusOr<std::shared_ptr<const Table>> table = Load();
+    if (table.ok() && !(*table)->Sessions().empty()) (void)Write(nullptr);  // a fault is told by watches and calls
+    MutexLock lock(mu_);
+    if (!stopping_) stop_.WaitFor(mu_, kLookForDead);
+    if (stopping_) return;
+  }
 }
 
 std::unique_ptr<Subscription> FileStore::Watch(std::string_view prefix, WatchCallback callback) {

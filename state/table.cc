@@ -40,8 +40,8 @@ class Parser {
     rest_.remove_prefix(at + 1);
     return word;
   }
-  uint64_t NumberUntil(char end) {
-    const std::string_view word = Until(end);
+  uint64_t NumberUntil(char end) { return Number(Until(end)); }
+  uint64_t Number(std::string_view word) {
     uint64_t number = 0;
     const auto [stop, error] = std::from_chars(word.data(), word.data() + word.size(), number);
     if (error != std::errc() || stop != word.data() + word.size()) Fail();
@@ -78,43 +78,103 @@ Listing Table::List(std::string_view prefix) const {
   return {.revision = revision_, .entries = Difference(nullptr, *this, prefix).put};
 }
 
-absl::Status Table::CheckExpected(std::string_view key, uint64_t expected) const {
-  const auto found = entries_.find(key);
-  const uint64_t current = found == entries_.end() ? 0 : found->second->revision;
-  if (current == expected) return {};
-  return MakeError(Reason::kRevisionConflict,
-                   fmt::format("'{}' is at revision {}, expected {} (0: no such key)", key, current, expected),
-                   {.metadata = {{"current_revision", std::to_string(current)}}});
+absl::Status CheckChanges(const std::vector<Change>& changes, const std::optional<Fence>& fence) {
+  if (changes.empty() || changes.size() > kMaxChanges) {
+    return absl::InvalidArgumentError(fmt::format("a commit has 1 to {} changes; got {}", kMaxChanges, changes.size()));
+  }
+  if (fence) SLUICE_RETURN_IF_ERROR(CheckKey(fence->key));
+  std::set<std::string_view> keys;
+  size_t bytes = 0;
+  for (const Change& change : changes) {
+    SLUICE_RETURN_IF_ERROR(CheckKey(change.key));
+    if (!keys.insert(change.key).second) {
+      return absl::InvalidArgumentError(fmt::format("two changes of '{}' in one commit", change.key));
+    }
+    if (!change.value && change.expected == 0) {
+      return absl::InvalidArgumentError(
+          fmt::format("only a key that exists can be deleted: expected of '{}' is 0", change.key));
+    }
+    bytes += change.value ? change.value->size() : 0;
+  }
+  if (bytes <= kMaxValueBytes) return {};
+  return absl::InvalidArgumentError(fmt::format("the value of '{}' has {} bytes, with those of its commit; allowed {}",
+                                                changes.front().key, bytes, kMaxValueBytes));
 }
 
-absl::StatusOr<uint64_t> Table::Put(std::string_view key, std::string_view value, uint64_t expected) {
-  SLUICE_RETURN_IF_ERROR(CheckKey(key));
-  if (value.size() > kMaxValueBytes) {
-    return absl::InvalidArgumentError(
-        fmt::format("the value of '{}' has {} bytes; allowed {}", key, value.size(), kMaxValueBytes));
+absl::Status ChangeConflict(std::string_view key, uint64_t expected, uint64_t current) {
+  return MakeError(Reason::kRevisionConflict,
+                   fmt::format("'{}' is at revision {}, expected {} (0: no such key)", key, current, expected),
+                   {.metadata = {{"key", std::string(key)}, {"current_revision", std::to_string(current)}}});
+}
+
+absl::Status FenceConflict(const Fence& fence, uint64_t current) {
+  return MakeError(Reason::kRevisionConflict,
+                   fmt::format("the fence '{}' is at revision {}, expected {} (0: no such key): nothing was changed",
+                               fence.key, current, fence.revision),
+                   {.metadata = {{"fence_key", fence.key}, {"current_revision", std::to_string(current)}}});
+}
+
+uint64_t Table::RevisionOf(std::string_view key) const {
+  const auto found = entries_.find(key);
+  return found == entries_.end() ? 0 : found->second->revision;
+}
+
+absl::Status Table::CheckRoom(const std::vector<Change>& changes) const {
+  size_t bytes = Bytes(), keys = entries_.size();
+  for (const Change& change : changes) {
+    if (const auto old = entries_.find(change.key); old != entries_.end()) {
+      bytes -= change.key.size() + old->second->value.size();
+      --keys;
+    }
+    if (!change.value) continue;
+    bytes += change.key.size() + change.value->size();
+    ++keys;
   }
-  SLUICE_RETURN_IF_ERROR(CheckExpected(key, expected));
-  const auto old = entries_.find(key);
-  const size_t freed = old == entries_.end() ? 0 : key.size() + old->second->value.size();
-  if (const size_t bytes = Bytes() - freed + key.size() + value.size(); bytes > kMaxTotalBytes) {
+  const std::string& first = changes.front().key;
+  if (bytes > kMaxTotalBytes) {
     return absl::ResourceExhaustedError(
-        fmt::format("the state store is full: {} bytes with '{}'; allowed {}", bytes, key, kMaxTotalBytes));
+        fmt::format("the state store is full: {} bytes with '{}'; allowed {}", bytes, first, kMaxTotalBytes));
   }
-  if (old == entries_.end() && entries_.size() >= kMaxKeys) {
-    return absl::ResourceExhaustedError(fmt::format("the state store is full: {} keys are allowed", kMaxKeys));
+  if (keys <= kMaxKeys || keys <= entries_.size()) return {};
+  return absl::ResourceExhaustedError(fmt::format("the state store is full: {} keys are allowed", kMaxKeys));
+}
+
+absl::StatusOr<uint64_t> Table::Commit(const std::vector<Change>& changes, const std::optional<Fence>& fence) {
+  SLUICE_RETURN_IF_ERROR(CheckChanges(changes, fence));
+  if (fence && RevisionOf(fence->key) != fence->revision) return FenceConflict(*fence, RevisionOf(fence->key));
+  for (const Change& change : changes) {
+    if (const uint64_t current = RevisionOf(change.key); current != change.expected) {
+      return ChangeConflict(change.key, change.expected, current);
+    }
   }
+  SLUICE_RETURN_IF_ERROR(CheckRoom(changes));
   ++revision_;
-  entries_[std::string(key)] =
-      std::make_shared<const Entry>(Entry{.key = std::string(key), .value = std::string(value), .revision = revision_});
+  for (const Change& change : changes) {
+    if (!change.value) {
+      entries_.erase(change.key);
+      continue;
+    }
+    entries_[change.key] = std::make_shared<const Entry>(
+        Entry{.key = change.key,
+              .value = *change.value,
+              .revision = revision_,
+              .session = std::string(change.session == nullptr ? "" : change.session->name())});
+  }
   return revision_;
 }
 
-absl::StatusOr<uint64_t> Table::Delete(std::string_view key, uint64_t expected) {
-  SLUICE_RETURN_IF_ERROR(CheckKey(key));
-  if (expected == 0) return absl::InvalidArgumentError("only a key that exists can be deleted: expected is 0");
-  SLUICE_RETURN_IF_ERROR(CheckExpected(key, expected));
-  entries_.erase(entries_.find(key));
-  return ++revision_;
+std::set<std::string> Table::Sessions() const {
+  std::set<std::string> sessions;
+  for (const auto& [key, entry] : entries_) {
+    if (!entry->session.empty()) sessions.insert(entry->session);
+  }
+  return sessions;
+}
+
+bool Table::DropSession(std::string_view session) {
+  if (std::erase_if(entries_, [&](const auto& item) { return item.second->session == session; }) == 0) return false;
+  ++revision_;
+  return true;
 }
 
 size_t Table::Bytes() const {
@@ -127,7 +187,8 @@ std::string Table::Encode() const {
   std::string body = fmt::format("revision {} entries {}\n", revision_, entries_.size());
   body.reserve(body.size() + Bytes() + entries_.size() * 48);
   for (const auto& [key, entry] : entries_) {
-    body += fmt::format("{} {} {}\n", key, entry->revision, entry->value.size());
+    body += fmt::format("{} {} {}{}{}\n", key, entry->revision, entry->value.size(), entry->session.empty() ? "" : " ",
+                        entry->session);
     body += entry->value;
     body += '\n';
   }
@@ -157,7 +218,11 @@ absl::StatusOr<Table> Table::Decode(std::string_view text) {
     Entry entry;
     entry.key = parser.Until(' ');
     entry.revision = parser.NumberUntil(' ');
-    entry.value = parser.Bytes(parser.NumberUntil('\n'));
+    const std::string_view size_and_session = parser.Until('\n');
+    const size_t space = std::min(size_and_session.find(' '), size_and_session.size());
+    const uint64_t size = parser.Number(size_and_session.substr(0, space));
+    if (space < size_and_session.size()) entry.session = size_and_session.substr(space + 1);
+    entry.value = parser.Bytes(size);
     parser.Bytes(1);
     const std::string key = entry.key;
     table.entries_[key] = std::make_shared<const Entry>(std::move(entry));

@@ -2,10 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "state/state_store.h"
@@ -25,23 +29,36 @@ class Table {
 
   absl::StatusOr<Entry> Get(std::string_view key) const;
   Listing List(std::string_view prefix) const;
-  // As StateStore's; on an error nothing changed.
-  absl::StatusOr<uint64_t> Put(std::string_view key, std::string_view value, uint64_t expected);
-  absl::StatusOr<uint64_t> Delete(std::string_view key, uint64_t expected);
+  // As StateStore's, which sees to it that the sessions live; on an error nothing changed.
+  absl::StatusOr<uint64_t> Commit(const std::vector<Change>& changes, const std::optional<Fence>& fence);
 
-  // As text: a line with format and checksum, a line with the revision, then per entry a line and its bytes.
+  // The sessions that entries belong to.
+  std::set<std::string> Sessions() const;
+  // Deletes the entries of a session. False: there are none, nothing changed.
+  bool DropSession(std::string_view session);
+
+  // As text: a line with format and checksum, a line with the revision, then per entry a line ("key revision size",
+  // and the session if there is one) and its bytes.
   std::string Encode() const;
   // DATA_LOSS: not what Encode made. The message goes on after a file's name ("is damaged: ...").
   static absl::StatusOr<Table> Decode(std::string_view text);
   static constexpr size_t kHeaderBytes = 80;  // texts that begin with the same so many bytes are the same
 
  private:
-  absl::Status CheckExpected(std::string_view key, uint64_t expected) const;
+  uint64_t RevisionOf(std::string_view key) const;
+  absl::Status CheckRoom(const std::vector<Change>& changes) const;
   size_t Bytes() const;
 
   uint64_t revision_ = 0;
   Entries entries_;
 };
+
+// What Commit demands of its arguments alone. INVALID_ARGUMENT.
+absl::Status CheckChanges(const std::vector<Change>& changes, const std::optional<Fence>& fence);
+
+// ABORTED with the metadata of Commit.
+absl::Status ChangeConflict(std::string_view key, uint64_t expected, uint64_t current);
+absl::Status FenceConflict(const Fence& fence, uint64_t current);
 
 // From `before` (null: nothing) to `after`, of the keys that begin with `prefix`.
 Changes Difference(const Table* before, const Table& after, std::string_view prefix);

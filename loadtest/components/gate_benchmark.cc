@@ -127,15 +127,18 @@ void Rules(benchmark::State& state) {
 }
 BENCHMARK(Rules)->Name("gate/rules")->Arg(1)->Arg(10);
 
-// Two hashes: the percentage, and for those who are in the variant.
-void Variants(benchmark::State& state) {
+// Two hashes: the percentage, and for those who are in the variant. With six bytes more than the percentage's, the
+// message of the second one needs two blocks, unless the salt is shorter.
+void Variants(benchmark::State& state, std::string_view salt) {
   Flag flag = HalfOn("flag");
+  flag.salt = std::string(salt);
   for (const char* name : {"control", "treatment"}) {
     flag.variants.push_back({.name = name, .value = std::make_shared<const nlohmann::json>(name), .weight = 1});
   }
   Ask(state, std::move(flag));
 }
-BENCHMARK(Variants)->Name("gate/variants");
+BENCHMARK_CAPTURE(Variants, one_block, kSalt.substr(0, 12))->Name("gate/variants/1_block");
+BENCHMARK_CAPTURE(Variants, two_blocks, kSalt)->Name("gate/variants/2_blocks");
 
 // phase5, ttft_pipeline and qos_policy, each at 50 % (so each hashes, unless phase5 is out), and their metrics.
 void Request(benchmark::State& state) {

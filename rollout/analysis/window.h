@@ -21,10 +21,11 @@ inline constexpr size_t kStrata = kStrataTokens.size() + 1;
 
 // Counted by the *assigned* arm. Client faults, cancels and refusals before the pipeline are no requests here.
 struct ArmWindow {
-  uint64_t requests = 0;  // that ended
-  uint64_t events = 0;    // of them the first of each user: what the statistics count
-  uint64_t failures = 0;  // of the events
-  uint64_t crashes = 0;   // requests in flight when this replica's process died before; told once, by the next start
+  uint64_t requests = 0;     // that ended
+  uint64_t events = 0;       // of them the first of each user: what the statistics count
+  uint64_t failures = 0;     // of the events
+  uint64_t first_users = 0;  // of the events those whose user this replica had not seen in this attempt
+  uint64_t crashes = 0;      // requests in flight when this replica's process died before; told once, by the next start
   std::array<Sketch, kStrata> ttft_ms, latency_ms;  // of the events that succeeded
   double memory_bytes = 0;                          // byte accounts of the arm at the window's end; 0: not known
 };

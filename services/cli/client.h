@@ -46,12 +46,14 @@ int GenerateCommand(const Args& args);
 int HealthCommand(const Args& args);
 int ModelsCommand(const Args& args);
 int QosCommand(const Args& args);
+int RolloutCommand(const Args& args);
 int StatusCommand(const Args& args);
 const Command& FlagsSpec();
 const Command& GenerateSpec();
 const Command& HealthSpec();
 const Command& ModelsSpec();
 const Command& QosSpec();
+const Command& RolloutSpec();
 const Command& StatusSpec();
 
 }  // namespace sluice::cli

@@ -31,8 +31,9 @@ const Program& Sluicectl() {
 }
 
 std::vector<Entry> Commands() {
-  return {{GenerateSpec(), GenerateCommand}, {ModelsSpec(), ModelsCommand}, {FlagsSpec(), FlagsCommand},
-          {QosSpec(), QosCommand},           {StatusSpec(), StatusCommand}, {HealthSpec(), HealthCommand}};
+  return {{GenerateSpec(), GenerateCommand}, {ModelsSpec(), ModelsCommand},   {FlagsSpec(), FlagsCommand},
+          {QosSpec(), QosCommand},           {RolloutSpec(), RolloutCommand}, {StatusSpec(), StatusCommand},
+          {HealthSpec(), HealthCommand}};
 }
 
 std::string Overview() {

@@ -116,16 +116,19 @@ struct CallGuard::Impl {
   const std::vector<config::ApiKey> keys;
   const Clock& clock;
   const flags::FlagGate* gate;
+  std::vector<std::string> key_headers = {};  // of the targeting key
   const std::shared_ptr<OpenCalls> calls = std::make_shared<OpenCalls>();
 
   // One that is unfit fulfils no rule, which is no reason to refuse the call.
-  void AddRuleHeaders(const grpc::CallbackServerContext& context, CallContext& call) const {
-    if (gate == nullptr) return;
-    const auto set = gate->snapshot();
-    for (const std::string& name : set->header_names()) {
+  void AddFlagHeaders(const grpc::CallbackServerContext& context, CallContext& call) const {
+    const auto add = [&](const std::string& name) {
       auto value = ReadHeader(context, name, kMaxHeaderBytes);
       if (value.ok() && value->has_value()) call.headers.emplace(name, **std::move(value));
-    }
+    };
+    for (const std::string& name : key_headers) add(name);
+    if (gate == nullptr) return;
+    const auto set = gate->snapshot();
+    for (const std::string& name : set->header_names()) add(name);
   }
 
   absl::StatusOr<Caller> Authenticate(const grpc::CallbackServerContext& context) const {
@@ -146,10 +149,16 @@ struct CallGuard::Impl {
   }
 };
 
-CallGuard::CallGuard(std::vector<config::ApiKey> keys, const Clock& clock, const flags::FlagGate* gate)
+CallGuard::CallGuard(std::vector<config::ApiKey> keys, const Clock& clock, const flags::FlagGate* gate,
+                     const std::vector<std::string>& targeting_key)
     : impl_(new Impl{.keys = std::move(keys), .clock = clock, .gate = gate}) {
   for (const config::ApiKey& key : impl_->keys) {
     SLUICE_CHECK(key.token_sha256.size() == 64, "config checked that token_sha256 has 64 hex digits");
+  }
+  for (const std::string& name : targeting_key) {
+    if (name.starts_with(config::kHeaderKeyPrefix)) {
+      impl_->key_headers.push_back(name.substr(config::kHeaderKeyPrefix.size()));
+    }
   }
 }
 
@@ -171,7 +180,7 @@ absl::StatusOr<CallContext> CallGuard::Open(const grpc::CallbackServerContext& c
     SLUICE_ASSIGN_OR_RETURN(std::optional<std::string> value, ReadHeader(context, name, kMaxHeaderBytes));
     if (value.has_value()) call.headers.emplace(name, *std::move(value));
   }
-  impl_->AddRuleHeaders(context, call);
+  impl_->AddFlagHeaders(context, call);
   call.deadline = DeadlineOn(impl_->clock, context);
   call.previous_attempts = PreviousAttempts(context);
   call.open = CountOpen(impl_->calls);

@@ -28,7 +28,7 @@ struct CallContext {
   int previous_attempts = 0;            // from grpc-previous-rpc-attempts; what is no number is none
   std::string peer;
   // Headers a door may use: x-sluice-class, x-sluice-tenant, x-session-id, x-llm-d-slo-ttft-ms; and those that the
-  // rules of flags look at. Lower case, printable.
+  // rules of flags look at, or that are a targeting key. Lower case, printable.
   std::map<std::string, std::string> headers;
   // While a copy of this lives the call counts as open: a reactor keeps its CallContext until OnDone.
   std::shared_ptr<const void> open;
@@ -38,8 +38,9 @@ struct CallContext {
 class CallGuard {
  public:
   // `keys` empty: everybody is an unauthenticated caller and an admin (loopback, or insecure by choice).
-  // `gate` null: no rules. It outlives this.
-  CallGuard(std::vector<config::ApiKey> keys, const Clock& clock, const flags::FlagGate* gate = nullptr);
+  // `gate` null: no rules. It outlives this. `targeting_key`: as config::FlagOptions; its headers are read as well.
+  CallGuard(std::vector<config::ApiKey> keys, const Clock& clock, const flags::FlagGate* gate = nullptr,
+            const std::vector<std::string>& targeting_key = {});
   ~CallGuard();
 
   // UNAUTHENTICATED (TOKEN_MISSING, TOKEN_UNKNOWN) when keys exist and `authorization: Bearer …` does not match;

@@ -55,10 +55,12 @@ FlagEvents::FlagEvents(flags::FlagGate& gate, int max_streams, Duration keep_ali
   if (keep_alive > Duration::zero()) {
     timer_ = std::make_unique<Timer>(keep_alive, [this] { Broadcast({.keep_alive = true}); });
   }
-  subscription_ = gate.OnChange([this](const auto& before, const auto& after) {
-    FlagChanges changes = CompareFlags(*before, *after);
-    if (!changes.empty()) Broadcast({.changes = std::move(changes)});
-  });
+  subscription_ = gate.OnChange(
+      [this](const auto& before, const auto& after) {
+        FlagChanges changes = CompareFlags(*before, *after);
+        if (!changes.empty()) Broadcast({.changes = std::move(changes)});
+      },
+      [this](const auto& set, const auto& changes) { Broadcast({.changes = ScheduledFlags(*set, changes)}); });
 }
 
 FlagEvents::~FlagEvents() = default;

@@ -49,7 +49,9 @@ ServerUnaryReactor* FlagService::Evaluate(CallbackServerContext* context, const 
   if (!valid.ok()) return op.Finish(valid);
   const DescribedContext described(request->context(), doors_.clock.WallNow());
   const auto set = doors_.gate.snapshot();
-  EncodeDecision(set->Evaluate(request->flag(), described.context()), *response);
+  const flags::Decision decision = set->Evaluate(request->flag(), described.context());
+  if (decision.reason == flags::Reason::kUnknownFlag) doors_.gate.CountNotFound("grpc");
+  EncodeDecision(decision, *response);
   return op.Finish(absl::OkStatus());
 }
 

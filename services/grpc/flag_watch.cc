@@ -12,6 +12,7 @@ namespace sluice::services {
 namespace {
 
 using Set = std::shared_ptr<const flags::FlagSet>;
+using Changes = std::vector<flags::FlagChange>;
 
 class Watcher final : public grpc::ServerWriteReactor<v1::FlagEvent> {
  public:
@@ -21,7 +22,8 @@ class Watcher final : public grpc::ServerWriteReactor<v1::FlagEvent> {
     watchers_->fetch_add(1);
     counted_ = true;
     // First subscribed, then looked: nothing between the two is lost, and what is seen twice is older than `sent_`.
-    subscription_ = gate.OnChange([this](const Set&, const Set& after) { Changed(after); });
+    subscription_ = gate.OnChange([this](const Set&, const Set& after) { Changed(after, {}); },
+                                  [this](const Set& set, const Changes& scheduled) { Changed(set, scheduled); });
     MutexLock lock(mu_);
     sent_ = gate.snapshot();
     EncodeFlagList(*sent_, {}, *event_.mutable_state());
@@ -37,20 +39,25 @@ class Watcher final : public grpc::ServerWriteReactor<v1::FlagEvent> {
   }
 
  private:
-  void Changed(const Set& after) ABSL_LOCKS_EXCLUDED(mu_) {
+  void Changed(const Set& after, const Changes& scheduled) ABSL_LOCKS_EXCLUDED(mu_) {
     MutexLock lock(mu_);
     latest_ = after;
+    scheduled_.insert(scheduled_.end(), scheduled.begin(), scheduled.end());
     if (started_ && !writing_) WriteLatest();
   }
 
   void WriteLatest() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    if (finished_ || latest_ == nullptr || latest_->epoch() <= sent_->epoch()) return;
+    const bool newer = latest_ != nullptr && latest_->epoch() > sent_->epoch();
+    if (finished_ || (!newer && scheduled_.empty())) return;
     event_.Clear();
-    event_.set_epoch(latest_->epoch());
-    EncodeChanges(flags::FindChanges(sent_->spec(), latest_->spec()), *event_.mutable_changes());
-    EncodeFlagList(*latest_, {}, *event_.mutable_state());
-    sent_ = std::move(latest_);
+    if (newer) {
+      EncodeChanges(flags::FindChanges(sent_->spec(), latest_->spec()), *event_.mutable_changes());
+      sent_ = std::move(latest_);
+    }
     latest_ = nullptr;
+    EncodeChanges(std::exchange(scheduled_, {}), *event_.mutable_changes());
+    event_.set_epoch(sent_->epoch());
+    EncodeFlagList(*sent_, {}, *event_.mutable_state());
     writing_ = true;
     StartWrite(&event_);
   }
@@ -77,6 +84,7 @@ class Watcher final : public grpc::ServerWriteReactor<v1::FlagEvent> {
   flags::FlagGate::Subscription subscription_;
   Mutex mu_;
   Set sent_ ABSL_GUARDED_BY(mu_), latest_ ABSL_GUARDED_BY(mu_);
+  Changes scheduled_ ABSL_GUARDED_BY(mu_);  // not told yet
   v1::FlagEvent event_ ABSL_GUARDED_BY(mu_);
   bool started_ ABSL_GUARDED_BY(mu_) = false, writing_ ABSL_GUARDED_BY(mu_) = false;
   bool finished_ ABSL_GUARDED_BY(mu_) = false;

@@ -276,6 +276,7 @@ class FlagdService : public grpc::Service {
     return Guarded(context, [&]() -> absl::Status {
       const FlagAnswer answer = AnswerFlag(*doors_.gate.snapshot(), request.flag_key(), StructToJson(request.context()),
                                            doors_.clock.WallNow());
+      if (answer.error == FlagError::kFlagNotFound) doors_.gate.CountNotFound("flagd");
       if (answer.error != FlagError::kNone) return ErrorStatus(answer.error, answer.message);
       response.set_reason(answer.reason);
       JsonToStruct(answer.metadata, *response.mutable_metadata());

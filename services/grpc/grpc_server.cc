@@ -79,8 +79,8 @@ void SetLimits(const config::ServerOptions& options, grpc::ServerBuilder& builde
 }  // namespace
 
 struct GrpcServer::Impl {
-  Impl(std::vector<config::ApiKey> keys, const Clock& clock, const flags::FlagGate& gate)
-      : guard(std::move(keys), clock, &gate) {}
+  Impl(std::vector<config::ApiKey> keys, const DoorContext& doors)
+      : guard(std::move(keys), doors.clock, &doors.gate, doors.targeting_key) {}
 
   // Destroyed last to first: the server before the services before the guard.
   CallGuard guard;
@@ -99,11 +99,12 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const config::Serv
                                                               std::vector<config::ApiKey> keys, DoorContext doors) {
   SLUICE_ASSIGN_OR_RETURN(std::shared_ptr<grpc::ServerCredentials> credentials, MakeServerCredentials(options.tls));
   EnablePluginsOnce();
-  auto impl = std::make_unique<Impl>(std::move(keys), doors.clock, doors.gate);
+  auto impl = std::make_unique<Impl>(std::move(keys), doors);
   impl->services.push_back(MakeInferenceService(doors, impl->guard));
   impl->services.push_back(MakeAdminService(doors, impl->guard));
   impl->services.push_back(MakeFlagService(doors, impl->guard));
   impl->services.push_back(MakeQosService(doors, impl->guard));
+  impl->services.push_back(MakeRolloutService(doors, impl->guard));
   impl->services.push_back(MakeOipService(doors, impl->guard));
   impl->flag_events = std::make_unique<FlagEvents>(doors.gate, options.max_flag_event_streams, kFlagKeepAlive);
   for (auto& service : MakeFlagdServices(doors, impl->guard, *impl->flag_events)) {

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "base/clock.h"
@@ -16,6 +17,7 @@
 #include "services/flag_control.h"
 #include "services/qos_control.h"
 #include "services/request_flow.h"
+#include "services/rollout_control.h"
 
 namespace sluice::services {
 
@@ -32,7 +34,9 @@ struct DoorContext {
   qos::DecisionLog& decisions;
   QosControl& qos_control;
   qos::BreakerRegistry& breakers;
+  RolloutControl& rollout_control;
   const Clock& clock;
+  std::vector<std::string> targeting_key = {};        // config::FlagOptions: headers among it are read of each call
   std::function<void(Duration grace)> request_drain;  // AdminService.Drain; zero: the configured grace
   std::function<std::string()> state;                 // "starting", "ready", "draining"
 };

@@ -102,7 +102,7 @@ HttpResponse AnswerAll(const HttpRequest& request, const flags::FlagSet& set, co
 
 }  // namespace
 
-HttpResponse HandleOfrep(const HttpRequest& request, const flags::FlagSet& set, WallTime now) {
+HttpResponse HandleOfrep(const HttpRequest& request, const flags::FlagGate& gate, WallTime now) {
   std::string_view path = request.path;
   const bool ours = path.starts_with(kOfrepPrefix) && path.substr(kOfrepPrefix.size()).starts_with(kFlags);
   if (ours) path.remove_prefix(kOfrepPrefix.size() + kFlags.size());
@@ -123,7 +123,10 @@ HttpResponse HandleOfrep(const HttpRequest& request, const flags::FlagSet& set, 
     const bool invalid = GetErrorDetails(context.status()).reason == Reason::kInvalidContext;
     return Json(400, ErrorBody(*key, invalid ? "INVALID_CONTEXT" : "PARSE_ERROR", ToStd(context.status().message())));
   }
-  return key->empty() ? AnswerAll(request, set, *context, now) : AnswerOne(set, *key, *context, now);
+  const auto set = gate.snapshot();
+  if (key->empty()) return AnswerAll(request, *set, *context, now);
+  if (set->Find(*key) == nullptr) gate.CountNotFound("ofrep");
+  return AnswerOne(*set, *key, *context, now);
 }
 
 }  // namespace sluice::services

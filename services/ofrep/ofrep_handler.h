@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-#include "flags/flag_set.h"
+#include "flags/flag_gate.h"
 
 namespace sluice::services {
 
@@ -29,7 +29,8 @@ inline constexpr size_t kMaxOfrepBodyBytes = 1 << 20;
 // POST /ofrep/v1/evaluate/flags/{key}: one flag. POST /ofrep/v1/evaluate/flags: all of them, with an ETag of the
 // answer; the same ETag in if-none-match gets 304 and no body. 400: a body that is no {"context": object}
 // (INVALID_CONTEXT or PARSE_ERROR), or a flag whose definition fails. 404: no such flag, or path. 405, 413.
-// Authentication and rates are the door's. A value left out means: the default in the client's code. Pure; thread-safe.
-HttpResponse HandleOfrep(const HttpRequest& request, const flags::FlagSet& set, WallTime now);
+// Authentication and rates are the door's. A value left out means: the default in the client's code. Thread-safe;
+// looks at one snapshot of the gate and counts flags that there are not.
+HttpResponse HandleOfrep(const HttpRequest& request, const flags::FlagGate& gate, WallTime now);
 
 }  // namespace sluice::services

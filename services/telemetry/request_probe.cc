@@ -11,6 +11,7 @@
 #include "base/mutex.h"
 #include "base/status.h"
 #include "base/strings.h"
+#include "services/telemetry/flag_evaluation_log.h"
 
 namespace sluice::services {
 namespace {
@@ -89,7 +90,8 @@ struct RequestProbe::Impl {
     Histogram &prompt_size, &generation_size, &max_tokens;
   };
 
-  Impl(MetricsRegistry& m, const Clock& c) : metrics(m), clock(c) {}
+  Impl(MetricsRegistry& m, const Clock& c, config::FlagEvaluations which)
+      : metrics(m), clock(c), flag_evaluations(which) {}
 
   Family<Counter>& VllmCounter(const char* name, const char* help) {
     return metrics.AddCounter(name, help, {"model_name", "engine"});
@@ -118,6 +120,7 @@ struct RequestProbe::Impl {
 
   MetricsRegistry& metrics;
   const Clock& clock;
+  FlagEvaluationLog flag_evaluations;
   Mutex mu;  // taken before a family's own lock
   std::map<std::string, ModelSeries> series ABSL_GUARDED_BY(mu);
 
@@ -214,10 +217,15 @@ std::vector<LogField> RequestLine(const InferenceRequest& request, const FlowInf
 
 }  // namespace
 
-RequestProbe::RequestProbe(MetricsRegistry& metrics, const Clock& clock)
-    : impl_(std::make_unique<Impl>(metrics, clock)) {}
+RequestProbe::RequestProbe(MetricsRegistry& metrics, const Clock& clock, config::FlagEvaluations flag_evaluations)
+    : impl_(std::make_unique<Impl>(metrics, clock, flag_evaluations)) {}
 
 RequestProbe::~RequestProbe() = default;
+
+void RequestProbe::Decided(const InferenceRequest& request, std::string_view targeting_key,
+                           const flags::RequestDecisions& decisions) {
+  impl_->flag_evaluations.Decided(request.request_id, targeting_key, decisions);
+}
 
 void RequestProbe::Finished(const InferenceRequest& request, const FlowInfo& info, const absl::Status& status,
                             const GenerationSummary* summary) {

@@ -165,5 +165,21 @@ TEST(Sketch, DamagedFormsStayInBounds) {
   }
 }
 
+TEST(Sketch, CountsWhatLiesAboveABucket) {
+  Sketch sketch;
+  sketch.Add(0, 5);
+  for (int i = 1; i <= 1000; ++i) sketch.Add(i);
+  for (const double at : {1.0, 7.0, 500.0, 999.0}) {
+    const int bucket = Sketch::BucketOf(at);
+    const double bound = Sketch::UpperBound(bucket);
+    EXPECT_GE(bound, at);
+    EXPECT_LE(bound, at * 1.0203);
+    EXPECT_EQ(sketch.CountAbove(bucket), 1000 - std::min<uint64_t>(1000, static_cast<uint64_t>(bound))) << at;
+  }
+  EXPECT_EQ(sketch.CountAbove(Sketch::BucketOf(2000)), 0u);
+  EXPECT_EQ(sketch.CountAbove(Sketch::BucketOf(1e-6)), 1000u);
+  EXPECT_EQ(Sketch().CountAbove(0), 0u);
+}
+
 }  // namespace
 }  // namespace sluice

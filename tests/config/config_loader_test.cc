@@ -87,6 +87,24 @@ TEST(LoadRuntimeConfig, GrpcAloneListensOnAUnixSocket) {
               StatusIs(absl::StatusCode::kInvalidArgument, testing::HasSubstr("is not an address")));
 }
 
+TEST(LoadRuntimeConfig, TargetingKey) {
+  const auto config = Load("flags: {targeting_key: ['header:x-account', tenant, user]}");
+  ASSERT_THAT(config, IsOk());
+  EXPECT_THAT(config->flags.targeting_key, ElementsAre("header:x-account", "tenant", "user"));
+  EXPECT_THAT(Load("{}")->flags.targeting_key, ElementsAre("user", "conversation", "request_id"));
+  constexpr char kAllowed[] =
+      "; allowed: a list of user, conversation, tenant, request_id and header:<name>, lower case";
+  const auto fault = [&](const std::string& list) {
+    const std::vector<std::string> faults = FaultsOf("flags:\n  targeting_key: " + list + "\n");
+    EXPECT_EQ(faults.size(), 1U) << list;
+    return faults.empty() ? "" : faults[0];
+  };
+  EXPECT_EQ(fault("[]"), std::string("f.yaml:2: flags.targeting_key: is empty") + kAllowed);
+  EXPECT_EQ(fault("[users]"), std::string("f.yaml:2: flags.targeting_key: \"users\" is not known") + kAllowed);
+  EXPECT_THAT(fault("['header:X-Account']"), testing::HasSubstr("\"header:X-Account\" is not known"));
+  EXPECT_THAT(fault("['header:authorization']"), testing::HasSubstr("carries a secret"));
+}
+
 TEST(LoadRuntimeConfig, ServerLogAndEngine) {
   const auto config = Load(R"(
 server:
@@ -95,7 +113,7 @@ server:
   insecure: true
   drain_grace_ms: 1500
   tls: {certificate_file: c.pem, key_file: k.pem, reload_interval_ms: 5000}
-log: {format: json, level: warning}
+log: {format: json, level: warning, flag_evaluations: changes}
 engine: {slots: 4, slot_context: 8192, threads: 2, step_target_ms: 20, step_stretch: 1.5, max_queue: 9}
 admission:
   {max_queue: 3, queue_timeout_ms: 10, starvation_after_ms: 20, adaptive: {enabled: false, floor: 2, tolerance: 2.5}}
@@ -111,6 +129,7 @@ probe_cache_dir: /cache
   EXPECT_EQ(config->server.max_message_bytes, ServerOptions().max_message_bytes);
   EXPECT_EQ(config->log.format, LogFormat::kJson);
   EXPECT_EQ(config->log.level, LogLevel::kWarning);
+  EXPECT_EQ(config->log.flag_evaluations, FlagEvaluations::kChanges);
   EXPECT_EQ(config->models.default_geometry.slots, 4);
   EXPECT_EQ(config->models.default_geometry.slot_context, 8192);
   EXPECT_EQ(config->scheduler.step_target, milliseconds(20));

@@ -53,6 +53,8 @@ TEST(ShippedFiles, RuntimeSaysTheDefaultsOfTheCode) {
   EXPECT_EQ(file->server.drain_grace, code->server.drain_grace);
   EXPECT_EQ(file->server.drain_delay, code->server.drain_delay);
   EXPECT_EQ(file->server.tls.reload_interval, code->server.tls.reload_interval);
+  EXPECT_EQ(file->flags.targeting_key, code->flags.targeting_key);
+  EXPECT_EQ(file->log.flag_evaluations, code->log.flag_evaluations);
   EXPECT_EQ(file->max_tokens_limit, code->max_tokens_limit);
   EXPECT_EQ(file->default_max_tokens, code->default_max_tokens);
   EXPECT_EQ(file->models.max_models, code->models.max_models);

@@ -157,6 +157,40 @@ TEST(FlagGateTest, ChangesAreToldInOrderUntilTheSubscriptionEnds) {
   EXPECT_EQ(told, (std::vector<std::string>{"1->2", "1->2", "2->3"}));
 }
 
+TEST(FlagGateTest, TellsOfSchedulesThatBeginAndEnd) {
+  using std::chrono::seconds;
+  const WallTime day{std::chrono::hours(24 * 365 * 50)};
+  Flag timed = On("timed", kBuckets), always = On("always", kBuckets), forever = On("forever", kBuckets);
+  timed.schedule = {.start = day + seconds(10), .end = day + seconds(20)};
+  forever.schedule = {.start = day + seconds(20)};
+  MetricsRegistry metrics;
+  const auto set = *FlagSet::Create({.flags = {timed, always, forever}}, 7);
+  FlagGate gate(set, metrics);
+  std::vector<std::string> told;
+  const FlagGate::Subscription subscription =
+      gate.OnChange([](const auto&, const auto&) { ADD_FAILURE() << "nobody swapped"; },
+                    [&](const auto& of, const auto& changes) {
+                      EXPECT_EQ(of, set);
+                      for (const FlagChange& c : changes)
+                        told.push_back(fmt::format("{}.{} {}->{}", c.flag, c.field, c.before, c.after));
+                    });
+  const auto pass = [&](int at) {
+    told.clear();
+    const size_t changes = gate.PassTime(day + seconds(at)).size();
+    EXPECT_EQ(changes, told.size());
+    return told;
+  };
+  using Told = std::vector<std::string>;
+  EXPECT_EQ(pass(15), Told{}) << "the first look";
+  EXPECT_EQ(pass(5), Told{}) << "set back";
+  EXPECT_EQ(pass(9), Told{});
+  EXPECT_EQ(pass(10), Told{"timed.schedule outside->inside"});
+  EXPECT_EQ(pass(19), Told{});
+  EXPECT_EQ(pass(25), (Told{"timed.schedule inside->outside", "forever.schedule outside->inside"}));
+  EXPECT_EQ(pass(5), Told{}) << "set back";
+  EXPECT_EQ(pass(30), Told{"forever.schedule outside->inside"}) << "the other one was passed as a whole";
+}
+
 TEST(FlagGateTest, EndingASubscriptionWaitsForItsCallback) {
   MetricsRegistry metrics;
   FlagGate gate(Make(0, 1), metrics);

@@ -35,6 +35,7 @@ struct TestServerOptions {
   flags::LayerContent flag_variables;  // what the environment says
   std::string qos_file;                // policies and quotas; watched
   bool enforce_policies = false;       // the flag qos_policy without dry_run
+  const Clock* clock = nullptr;        // in place of the system's; outlives the server
   bool metrics = false;                // needed for Scrape; the listener takes two seconds to close
 };
 
@@ -85,7 +86,7 @@ class TestServer {
       options.geometry = spec.geometry;
       return std::make_unique<engine::SyntheticBackend>(options, [](Duration d) { std::this_thread::sleep_for(d); });
     };
-    auto server = services::Server::Start(std::move(parts), clock_);
+    auto server = services::Server::Start(std::move(parts), o.clock == nullptr ? clock_ : *o.clock);
     SLUICE_CHECK(server.ok(), "the test server starts");
     server_ = *std::move(server);
     const int port = server_->grpc_port();

@@ -20,7 +20,7 @@ Settled Of(Arm arm, uint64_t user, bool failed = false) {
 }
 
 TEST(ArmRecorder, AUserIsOneEventOfAWindow) {
-  ArmRecorder recorder(0);
+  ArmRecorder recorder;
   recorder.Record(Of(Arm::kCanary, 1));
   recorder.Record(Of(Arm::kCanary, 1, true));
   recorder.Record(Of(Arm::kCanary, 2, true));
@@ -39,7 +39,7 @@ TEST(ArmRecorder, AUserIsOneEventOfAWindow) {
 }
 
 TEST(ArmRecorder, PromptsFallIntoTheirStrata) {
-  ArmRecorder recorder(0);
+  ArmRecorder recorder;
   uint64_t user = 0;
   for (const int tokens : {0, 64, 65, 256, 257, 1024, 1025, 100'000}) {
     Settled settled = Of(Arm::kBaseline, ++user);
@@ -51,7 +51,8 @@ TEST(ArmRecorder, PromptsFallIntoTheirStrata) {
 }
 
 TEST(ArmRecorder, FailuresInARowTripAndASuccessBreaksTheRow) {
-  ArmRecorder recorder(3);
+  ArmRecorder recorder;
+  recorder.TripAfter(3);
   const auto canary = [&recorder](bool failed) { recorder.Record(Of(Arm::kCanary, 1, failed)); };
   for (const bool failed : {true, true, false, true, true}) canary(failed);
   for (int i = 0; i < 5; ++i) recorder.Record(Of(Arm::kBaseline, 1, true));
@@ -67,7 +68,7 @@ TEST(ArmRecorder, FailuresInARowTripAndASuccessBreaksTheRow) {
 }
 
 TEST(ArmRecorder, BytesAreHeldOverWindowsAndCrashesToldOnce) {
-  ArmRecorder recorder(0);
+  ArmRecorder recorder;
   recorder.Hold(Arm::kCanary, 1'000);
   recorder.Hold(Arm::kCanary, -400);
   recorder.Crashed(Arm::kCanary, 2);
@@ -80,7 +81,7 @@ TEST(ArmRecorder, BytesAreHeldOverWindowsAndCrashesToldOnce) {
 }
 
 TEST(ArmRecorder, ManyThreadsLoseNothing) {
-  ArmRecorder recorder(0);
+  ArmRecorder recorder;
   std::vector<std::thread> threads;
   for (uint64_t t = 0; t < 4; ++t) {
     threads.emplace_back([&recorder, t] {

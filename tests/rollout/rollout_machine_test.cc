@@ -259,19 +259,19 @@ TEST(RolloutMachine, RandomHistoriesNeverRaiseWithoutEvidence) {
 }
 
 TEST(RolloutSpec, FaultsAreNamed) {
-  EXPECT_TRUE(Check(Spec()).ok());
+  EXPECT_TRUE(CheckSpec(Spec()).ok());
   RolloutSpec spec = Spec();
   spec.stages = {{.bps = 1'000}, {.bps = 500}, {.bps = 20'000}};
   spec.holdback_bps = 600;
-  EXPECT_EQ(Check(spec).message(),
+  EXPECT_EQ(CheckSpec(spec).message(),
             "rollout of 'ttft_pipeline': holdback: 6 % is too much; allowed are 0 to 5 %; stages[1]: 5 % does not rise "
             "above the 10 % before it; stages[2]: 200 % is not more than 0 and at most 100 %");
   spec = Spec();
   spec.holdback_bps = 500;
   spec.stages = {{.bps = 9'600}, {.bps = kAllBps}};
-  EXPECT_NE(Check(spec).message().find("it serves no more than the 96 % before it"), absl::string_view::npos);
+  EXPECT_NE(CheckSpec(spec).message().find("it serves no more than the 96 % before it"), absl::string_view::npos);
   spec.stages.clear();
-  EXPECT_FALSE(Check(spec).ok());
+  EXPECT_FALSE(CheckSpec(spec).ok());
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <grpcpp/server_builder.h>
 #include <grpcpp/support/sync_stream.h>
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -41,8 +42,10 @@ constexpr int kStreams = 2;
 // There are no generated stubs for a service called Service.
 template <typename Response, typename Request>
 grpc::Status CallUnary(const std::shared_ptr<grpc::Channel>& channel, const std::string& method, const Request& request,
-                       Response* response, const std::string& token = "") {
+                       Response* response, const std::string& token = "",
+                       const std::map<std::string, std::string>& metadata = {}) {
   grpc::ClientContext context;
+  for (const auto& [name, value] : metadata) context.AddMetadata(name, value);
   if (!token.empty()) context.AddMetadata("authorization", "Bearer " + token);
   using google::protobuf::MessageLite;
   return grpc::internal::BlockingUnaryCall<Request, Response, MessageLite, MessageLite>(
@@ -120,7 +123,7 @@ class FlagdServiceTest : public testing::Test {
                             [](const std::string&) { return absl::OkStatus(); },
                             clock_};
   test::QosControlParts qos_control_{qos_, models_, clock_, metrics_};
-  RolloutArms arms_{0, nullptr};
+  RolloutArms arms_{nullptr};
   RequestFlow flow_{{gate_, qos_.engine, qos_.breakers, models_, arms_, nullptr, probe_, clock_}, {}};
   flags::FlagSources sources_{gate_, {}, [](const flags::FlagUpdate&) {}};
   FlagControl control_{sources_, gate_, nullptr, clock_};
@@ -180,6 +183,51 @@ TEST_F(FlagdServiceTest, StatusesAreFlagds) {
   EXPECT_EQ(code("broken"), StatusCode::DATA_LOSS);
   EXPECT_EQ(code("wrong"), StatusCode::UNKNOWN);
   EXPECT_EQ(code(""), StatusCode::NOT_FOUND);
+}
+
+TEST_F(FlagdServiceTest, CountsFlagsThatThereAreNot) {
+  v1::ResolveBooleanResponse boolean;
+  for (const char* key : {"nowhere", "gone", "bool", "no-default"}) {
+    (void)Resolve(v1::ResolveBooleanRequest(), "Boolean", key, &boolean);
+  }
+  double counted = 0;
+  for (const MetricFamily& family : metrics_.Collect()) {
+    if (family.name != "sluice_flag_not_found_total") continue;
+    ASSERT_EQ(family.samples.size(), 1U);
+    EXPECT_EQ(family.samples[0].label_values, std::vector<std::string>{"flagd"});
+    counted = family.samples[0].value;
+  }
+  EXPECT_EQ(counted, 2) << "a flag without a value is there";
+}
+
+TEST_F(FlagdServiceTest, ASelectorIsAcceptedAndChangesNothing) {
+  v1::ResolveBooleanRequest request;
+  v1::ResolveBooleanResponse response;
+  request.set_flag_key("bool");
+  for (const char* selector : {"flagSetId=tests", "flagSetId=others", "source=nowhere.json", "?"}) {
+    const grpc::Status status = CallUnary(channel_, "/flagd.evaluation.v1.Service/ResolveBoolean", request, &response,
+                                          /*token=*/"", {{"flagd-selector", selector}});
+    EXPECT_TRUE(status.ok()) << selector;
+    EXPECT_TRUE(response.value()) << selector;
+  }
+}
+
+TEST_F(FlagdServiceTest, StreamsTellOfSchedules) {
+  flags::FlagSetSpec spec = FlagSpec();
+  for (flags::Flag& flag : spec.flags) {
+    if (flag.key == "parent") flag.schedule.start = clock_.WallNow() + std::chrono::seconds(10);
+  }
+  gate_.Swap(MakeFlags(spec, 2));
+  (void)gate_.PassTime(clock_.WallNow());
+  Listener listener(channel_);
+  EXPECT_EQ(listener.Next(), "provider_ready");
+  clock_.Advance(std::chrono::seconds(9));
+  EXPECT_TRUE(gate_.PassTime(clock_.WallNow()).empty());
+  clock_.Advance(std::chrono::seconds(1));
+  EXPECT_EQ(gate_.PassTime(clock_.WallNow()).size(), 1U);
+  EXPECT_EQ(listener.Next(), "configuration_change");
+  EXPECT_EQ(listener.data(), json::parse(R"({"flags": {"parent": {"type": "update"}, "native": {"type": "update"}}})"))
+      << "the child answers differently as well";
 }
 
 TEST_F(FlagdServiceTest, WithoutAValueTheVersionsDiffer) {

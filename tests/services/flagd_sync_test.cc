@@ -11,11 +11,13 @@
 #include <utility>
 #include <vector>
 
+#include "base/files.h"
 #include "base/mutex.h"
 #include "flagd/sync/v1/sync.grpc.pb.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/grpc/struct_codec.h"
+#include "tests/services/test_certificates.h"
 #include "tests/support/manual_clock.h"
 #include "tests/support/status_matchers.h"
 
@@ -35,9 +37,10 @@ std::string Document(const std::string& key) {
 // Sends what the test says on every open stream, and can end them all.
 class FakeControlPlane final : public api::FlagSyncService::Service {
  public:
-  explicit FakeControlPlane(int port = 0) {
+  explicit FakeControlPlane(
+      int port = 0, const std::shared_ptr<grpc::ServerCredentials>& credentials = grpc::InsecureServerCredentials()) {
     grpc::ServerBuilder builder;
-    builder.AddListeningPort("127.0.0.1:" + std::to_string(port), grpc::InsecureServerCredentials(), &port_);
+    builder.AddListeningPort("127.0.0.1:" + std::to_string(port), credentials, &port_);
     builder.RegisterService(this);
     server_ = builder.BuildAndStart();
   }
@@ -244,6 +247,64 @@ TEST_F(FlagdSyncTest, EndsWhileAStreamIsOpenAndWhileItWaits) {
   Await([&] { return !sync->status().last_error.empty(); });
   sync.reset();
 }
+
+// TLS both ways, by authorities made for this test.
+class FlagdSyncTlsTest : public FlagdSyncTest {
+ protected:
+  FlagdSyncTlsTest() {
+    grpc::SslServerCredentialsOptions tls(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+    tls.pem_root_certs = authority_.CertificatePem();
+    tls.pem_key_cert_pairs = {{plane_certificate_.KeyPem(), plane_certificate_.CertificatePem()}};
+    plane_ = std::make_unique<FakeControlPlane>(0, grpc::SslServerCredentials(tls));
+    plane_->Send(Document("first"));
+  }
+
+  static std::string Write(const std::string& name, const std::string& pem) {
+    const std::string path = testing::TempDir() + "/flagd_sync_" + name + ".pem";
+    EXPECT_THAT(WriteTextFile(path, pem), test::IsOk());
+    return path;
+  }
+
+  // Names it as its certificate does.
+  std::unique_ptr<FlagdSync> Connect(const test::TestCertificate& trusted, const test::TestCertificate& shown) {
+    auto sync = FlagdSync::Start(
+        {.target = "localhost:" + std::to_string(plane_->port()),
+         .tls = true,
+         .ca_file = Write("ca", trusted.CertificatePem()),
+         .certificate_file = Write("certificate", shown.CertificatePem()),
+         .key_file = Write("key", shown.KeyPem()),
+         .initial_backoff = std::chrono::milliseconds(2),
+         .max_backoff = std::chrono::milliseconds(20)},
+        clock_, [] { return 0.5; }, deliveries_.Callback());
+    EXPECT_THAT(sync, test::IsOk());
+    return *std::move(sync);
+  }
+
+  // Several attempts, and none that brought anything.
+  static void ExpectRefused(const FlagdSync& sync) {
+    Await([&] { return sync.status().streams > 3; });
+    EXPECT_FALSE(sync.status().connected);
+    EXPECT_EQ(sync.status().updates, 0);
+    EXPECT_NE(sync.status().last_error, "");
+  }
+
+  const test::TestCertificate authority_{"authority"}, stranger_{"stranger"};
+  const test::TestCertificate plane_certificate_{"plane", &authority_}, client_certificate_{"client", &authority_};
+  const test::TestCertificate forged_{"client", &stranger_};
+  std::unique_ptr<FakeControlPlane> plane_;
+};
+
+TEST_F(FlagdSyncTlsTest, BothSidesShowACertificateOfTheAuthority) {
+  const auto sync = Connect(authority_, client_certificate_);
+  EXPECT_THAT(deliveries_.Wait(1), ElementsAre("first"));
+  EXPECT_TRUE(sync->status().connected);
+}
+
+TEST_F(FlagdSyncTlsTest, AControlPlaneOfAnotherAuthorityIsNotAsked) {
+  ExpectRefused(*Connect(stranger_, client_certificate_));
+}
+
+TEST_F(FlagdSyncTlsTest, AClientOfAnotherAuthorityIsNotLetIn) { ExpectRefused(*Connect(authority_, forged_)); }
 
 TEST_F(FlagdSyncTest, RefusesToStartWithoutWhatItNeeds) {
   const auto start = [&](FlagdSyncOptions options) {

@@ -116,7 +116,7 @@ class NativeDoorTest : public testing::Test {
       [](const std::string&) { return absl::OkStatus(); },
       clock_};
   test::QosControlParts qos_control_{qos_, models_, clock_, metrics_};
-  RolloutArms arms_{0, nullptr};
+  RolloutArms arms_{nullptr};
   RequestFlow flow_{{gate_, qos_.engine, qos_.breakers, models_, arms_, nullptr, probe_, clock_}, {}};
   flags::FlagSources sources_{gate_, {}, [](const flags::FlagUpdate&) {}};
   FlagControl control_{sources_, gate_, nullptr, clock_};

@@ -130,6 +130,90 @@ TEST_P(StoreContract, ValuesAreBytesWithinLimits) {
   EXPECT_THAT(store_->Delete("a", 0), StatusIs(StatusCode::kInvalidArgument));
 }
 
+TEST_P(StoreContract, ACommitHappensWholeOrNotAtAll) {
+  const auto first = store_->Commit({{.key = "a", .value = "1"}, {.key = "b", .value = "1"}}, std::nullopt);
+  ASSERT_THAT(first, IsOk());
+  EXPECT_EQ(store_->Get("a")->revision, *first);
+  EXPECT_EQ(store_->Get("b")->revision, *first);
+  const auto refused =
+      store_->Commit({{.key = "a", .value = "2", .expected = *first}, {.key = "b", .value = "2"}}, std::nullopt);
+  EXPECT_EQ(CurrentOf(refused), std::to_string(*first));
+  EXPECT_EQ(GetErrorDetails(refused.status()).metadata.at("key"), "b");
+  EXPECT_EQ(*store_->Get("a"), (Entry{"a", "1", *first}));
+  const auto second = store_->Commit({{.key = "a", .value = std::nullopt, .expected = *first},
+                                      {.key = "b", .value = "2", .expected = *first},
+                                      {.key = "c", .value = "2"}},
+                                     std::nullopt);
+  ASSERT_THAT(second, IsOk());
+  EXPECT_GT(*second, *first);
+  EXPECT_THAT(store_->List("")->entries, ElementsAre(Entry{"b", "2", *second}, Entry{"c", "2", *second}));
+
+  EXPECT_THAT(store_->Commit({}, std::nullopt), StatusIs(StatusCode::kInvalidArgument));
+  EXPECT_THAT(store_->Commit({{.key = "x", .value = "1"}, {.key = "x", .value = "2"}}, std::nullopt),
+              StatusIs(StatusCode::kInvalidArgument));
+  std::vector<Change> many;
+  for (size_t i = 0; i < kMaxChanges; ++i) many.push_back({.key = "n" + std::to_string(i), .value = "n"});
+  EXPECT_THAT(store_->Commit(many, std::nullopt), IsOk());
+  for (Change& change : many) change.key = "m" + change.key;
+  many.push_back({.key = "more", .value = "n"});
+  EXPECT_THAT(store_->Commit(many, std::nullopt), StatusIs(StatusCode::kInvalidArgument));
+  const std::string half(kMaxValueBytes / 2 + 1, 'x');
+  EXPECT_THAT(store_->Commit({{.key = "x", .value = half}, {.key = "y", .value = half}}, std::nullopt),
+              StatusIs(StatusCode::kInvalidArgument));
+  EXPECT_THAT(store_->Get("x"), StatusIs(StatusCode::kNotFound));
+}
+
+TEST_P(StoreContract, AFenceThatDoesNotHoldStopsEveryChange) {
+  const auto leader = store_->Put("leader", "one", 0);
+  ASSERT_THAT(leader, IsOk());
+  const Fence fence{.key = "leader", .revision = *leader};
+  const auto put = store_->Put("a", "1", 0, {.fence = fence});
+  ASSERT_THAT(put, IsOk());
+  const auto next = store_->Put("leader", "two", *leader);
+  ASSERT_THAT(next, IsOk());
+  for (const auto& refused :
+       {store_->Put("a", "2", *put, {.fence = fence}), store_->Put("b", "2", 0, {.fence = fence}),
+        store_->Delete("a", *put, fence), store_->Put("a", "2", /*expected=*/7, {.fence = fence})}) {
+    EXPECT_EQ(CurrentOf(refused), std::to_string(*next));
+    EXPECT_EQ(GetErrorDetails(refused.status()).metadata.at("fence_key"), "leader");
+  }
+  EXPECT_EQ(*store_->Get("a"), (Entry{"a", "1", *put}));
+  ASSERT_THAT(store_->Delete("leader", *next), IsOk());
+  EXPECT_EQ(CurrentOf(store_->Delete("a", *put, fence)), "0");
+  EXPECT_THAT(store_->Delete("a", *put, Fence{.key = "leader", .revision = 0}), IsOk());
+  // A change of the fence itself, as a leader's that steps down and leaves word.
+  const auto last = store_->Put("leader", "three", 0);
+  EXPECT_THAT(store_->Delete("leader", *last, Fence{.key = "leader", .revision = *last}), IsOk());
+  EXPECT_THAT(store_->Put("b", "", 0, {.fence = Fence{.key = "", .revision = 1}}),
+              StatusIs(StatusCode::kInvalidArgument));
+}
+
+TEST_P(StoreContract, EntriesVanishWithTheirSession) {
+  const std::shared_ptr<StateStore> other = world_->Connect();
+  WatchLog log;
+  const auto watch = other->Watch("", log.Callback());
+  auto session = store_->BeginSession(kMinSessionTtl);
+  ASSERT_THAT(session, IsOk());
+  const std::string name((*session)->name());
+  ASSERT_THAT(store_->Put("kept", "1", 0), IsOk());
+  const auto mine = store_->Put("mine/a", "1", 0, {.session = session->get()});
+  ASSERT_THAT(mine, IsOk());
+  EXPECT_EQ(*other->Get("mine/a"), (Entry{"mine/a", "1", *mine, name}));
+  ASSERT_THAT(store_->Put("mine/b", "1", 0, {.session = session->get()}), IsOk());
+  const auto given_up = store_->Put("mine/c", "1", 0, {.session = session->get()});
+  ASSERT_THAT(given_up, IsOk());
+  ASSERT_THAT(other->Put("mine/c", "2", *given_up), IsOk());  // no longer the session's
+  log.Await({{"kept", "1"}, {"mine/a", "1"}, {"mine/b", "1"}, {"mine/c", "2"}});
+
+  const auto another = other->BeginSession(kMinSessionTtl);
+  ASSERT_THAT(another, IsOk());
+  EXPECT_NE((*another)->name(), name);
+  ASSERT_THAT(other->Put("theirs", "1", 0, {.session = another->get()}), IsOk());
+  session->reset();
+  log.Await({{"kept", "1"}, {"mine/c", "2"}, {"theirs", "1"}});
+  EXPECT_THAT(other->Put("mine/a", "again", 0), IsOk());
+}
+
 TEST_P(StoreContract, NoIncrementIsLostInARace) {
   constexpr int kThreads = 6, kEach = 15;
   const std::vector<std::shared_ptr<StateStore>> clients = {store_, world_->Connect(), world_->Connect()};

@@ -1,0 +1,40 @@
+#include "rollout/analysis/exceedance.h"
+
+namespace sluice::rollout {
+namespace {
+
+constexpr double kQuantile = 0.95;
+
+RatioTest TestFor(bool towards_worse) {
+  return towards_worse ? RatioTest(1, {1.5, 2, 3, 5, 10}) : RatioTest(1, {0.1, 0.25, 0.5});
+}
+
+}  // namespace
+
+Exceedance::Exceedance(double scale, bool towards_worse)
+    : scale_(scale), towards_worse_(towards_worse), test_(TestFor(towards_worse)) {}
+
+void Exceedance::ResetEvidence() {
+  test_ = TestFor(towards_worse_);
+  canary_n_ = 0;
+}
+
+void Exceedance::Add(const Strata& canary, const Strata& baseline) {
+  for (size_t s = 0; s < kStrata; ++s) {
+    Sketch past;
+    for (const Sketch& window : history_[s]) past.Merge(window);
+    if (past.count() >= kMinHistory && past.Quantile(kQuantile) >= Sketch::kSmallest) {
+      const int bucket = Sketch::BucketOf(past.Quantile(kQuantile));
+      // Towards worse the canary's bound is rounded up, else the canary would seem to exceed more than it does; towards
+      // better it is rounded down.
+      const int scaled = Sketch::BucketOf(scale_ * Sketch::UpperBound(bucket)) - (towards_worse_ ? 0 : 1);
+      test_.Add(canary[s].count(), canary[s].CountAbove(scaled), baseline[s].count(), baseline[s].CountAbove(bucket));
+      canary_n_ += canary[s].count();
+    }
+    if (baseline[s].count() == 0) continue;
+    history_[s].push_back(baseline[s]);
+    if (history_[s].size() > kHistory) history_[s].pop_front();
+  }
+}
+
+}  // namespace sluice::rollout
