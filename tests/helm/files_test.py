@@ -7,6 +7,7 @@ import json
 import pathlib
 import re
 import sys
+import tempfile
 import unittest
 
 import jsonschema
@@ -18,8 +19,11 @@ from chart import CHART, ROOT
 
 BIN = pathlib.Path(sys.argv.pop(1)).resolve()
 VALUES, SCHEMA = CHART / "values.yaml", json.loads((CHART / "values.schema.json").read_text())
-# Metrics that servers get with rollouts. Fails when the thing has arrived: then take it out.
+# What the chart renders and the server does not have yet: metrics, options of the command line, keys of runtime.yaml.
+# The tests fail when one of them has arrived: then take it out here.
 WAITING = {"sluice_rollout_verdict"}
+WAITING_OPTIONS = {"--rollouts"}
+WAITING_KEYS = {"state"}
 # What Prometheus adds when it scrapes.
 TARGET_LABELS = {"namespace", "pod", "job", "instance", "le", "sluice_track", "rollouts_pod_template_hash"}
 # Free by nature: somebody else's shapes.
@@ -164,6 +168,49 @@ class Metrics(unittest.TestCase):
     def test_the_check_sees_unknown_names(self):
         self.assertEqual(list(metrics_in('rate(sluice_nope_total{fault="server",x=~"a{2}"}[5m]) / vllm:y')),
                          [("sluice_nope_total", {"fault", "x"}), ("vllm:y", set())])
+
+
+class Accepted(unittest.TestCase):
+    """The real programs take what the chart renders."""
+
+    def check(self, runtime):
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            file.write(yaml.safe_dump(runtime))
+            file.flush()
+            return chart.run(BIN / "sluice-server", "--config", file.name, "--check")
+
+    def test_config_maps_of_every_case(self):
+        for golden in sorted(chart.GOLDEN.glob("*.golden")):
+            objects = chart.documents(golden.read_text())
+            maps = {each["metadata"]["name"]: each["data"] for each in objects if each["kind"] == "ConfigMap"}
+            runtime = yaml.safe_load(maps["sluice-runtime"]["runtime.yaml"])
+            done = self.check({key: value for key, value in runtime.items() if key not in WAITING_KEYS})
+            self.assertEqual((done.returncode, done.stdout), (0, "configuration ok\n"), golden.name + done.stderr)
+            for name, key, command in (("sluice-flags", "feature-flags.yaml", "flags"),
+                                       ("sluice-flags-canary", "feature-flags.yaml", "flags"),
+                                       ("sluice-policies", "qos-policies.yaml", "qos")):
+                if name in maps:
+                    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+                        file.write(maps[name][key])
+                        file.flush()
+                        done = chart.run(BIN / "sluicectl", command, "validate", file.name)
+                        self.assertEqual(done.returncode, 0, f"{golden.name} {name}: {done.stderr}")
+
+    def test_options_are_known(self):
+        known = set(re.findall(r"--[\w-]+", chart.run(BIN / "sluice-server", "--help").stdout))
+        used = set()
+        for golden in chart.GOLDEN.glob("*.golden"):
+            for each in chart.documents(golden.read_text()):
+                if each["kind"] in ("Deployment", "Rollout"):
+                    used |= {word.split("=")[0] for word in chart.pod_of(each)["containers"][0]["args"]}
+        self.assertEqual(used - known, WAITING_OPTIONS)
+
+    def test_waiting_keys_are_still_unknown(self):
+        full = chart.documents((chart.GOLDEN / "full-values.golden").read_text())
+        runtime = yaml.safe_load(chart.named(full, "ConfigMap", "sluice-runtime")["data"]["runtime.yaml"])
+        for key in WAITING_KEYS:
+            self.assertIn(key, runtime)
+            self.assertIn(f"{key}: unknown key", self.check(runtime).stderr, "has arrived: take it out of WAITING_KEYS")
 
 
 class Alerts(unittest.TestCase):
