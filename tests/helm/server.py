@@ -19,14 +19,16 @@ class Server:
 
     def __init__(self, binaries, arguments=None, env=None, model=SYNTHETIC, port=None):
         self.binaries, self.port, self.metrics_port = pathlib.Path(binaries), port or free_port(), free_port()
+        self.state = tempfile.TemporaryDirectory()
+        pathlib.Path(self.state.name).chmod(0o777)  # the server may run as another user
         self.address = f"127.0.0.1:{self.port}"
         self.log = tempfile.NamedTemporaryFile("w+", suffix=".log")
         root = pathlib.Path(__file__).resolve().parents[2]
         if arguments is None:
-            runtime = pathlib.Path(self.log.name + ".yaml")
-            runtime.write_text("log: {level: info}\n")
+            runtime = pathlib.Path(self.state.name) / "runtime.yaml"
+            runtime.write_text(f"state_folder: {self.state.name}/state\n")
             arguments = ["--config", runtime, "--flags", root / "config/feature-flags.yaml", "--qos",
-                         root / "config/qos-policies.yaml"]
+                         root / "config/qos-policies.yaml", "--rollouts", root / "config/rollouts.yaml"]
         command = [self.binaries / "sluice-server", *arguments, "--model", f"default={model}", "--grpc-address",
                    self.address, "--metrics-address", f"127.0.0.1:{self.metrics_port}"]
         self.process = subprocess.Popen([str(word) for word in command], stdout=self.log, stderr=self.log, env=env)
@@ -40,6 +42,7 @@ class Server:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        self.state.cleanup()
 
     def ctl(self, *words):
         return subprocess.run([str(self.binaries / "sluicectl"), words[0], "--server", self.address, *words[1:]],

@@ -96,7 +96,13 @@
 {{- end }}
 {{- with $v.state }}
 {{- if and (eq .store "etcd") (not .etcd.endpoints) }}
-{{- fail "state.etcd.endpoints: is empty, but state.store is etcd; allowed: a list of HOST:PORT" }}
+{{- fail "state.etcd.endpoints: is empty, but state.store is etcd; allowed: a list of https://HOST:PORT" }}
+{{- end }}
+{{- if and .etcd.tlsSecret (hasPrefix "http://" (first (default (list "") .etcd.endpoints))) }}
+{{- fail "state.etcd.tlsSecret: the endpoints are http; allowed: with https://HOST:PORT" }}
+{{- end }}
+{{- if and $v.rollouts (eq .store "none") }}
+{{- fail "rollouts: a rollout keeps its state in a store; allowed: state.store file or etcd" }}
 {{- end }}
 {{- if ne (empty .etcd.username) (empty .etcd.passwordSecret) }}
 {{- fail "state.etcd.username, state.etcd.passwordSecret: one without the other; allowed: both or none" }}
