@@ -91,6 +91,20 @@ int Serve(const ServerArgs& args, config::RuntimeConfig runtime, const sigset_t&
   return 0;
 }
 
+// What Serve would read, but for keys' and models' files.
+int CheckFiles(const ServerArgs& args, const config::RuntimeConfig& runtime) {
+  const FlagFiles flag_files{.yaml = args.flags_file, .flagd = runtime.flags.flagd_file};
+  const auto layers = LoadFlagLayers(flag_files, [](const char* name) { return std::getenv(name); });
+  const absl::Status flags =
+      layers.ok() ? flags::FlagSet::Create(flags::MergeLayers(*layers), /*epoch=*/1).status() : layers.status();
+  for (const absl::Status& status : {flags, config::LoadQosFile(args.qos_file, /*epoch=*/1).status(),
+                                     config::LoadRolloutFile(args.rollouts_file).status()}) {
+    if (!status.ok()) return Fail(status);
+  }
+  std::puts("configuration ok");
+  return 0;
+}
+
 int Main(int argc, char** argv) {
   auto args = ParseServerArgs({argv + 1, argv + argc});
   if (!args.ok()) return Fail(args.status());
@@ -122,10 +136,7 @@ int Main(int argc, char** argv) {
   if (const absl::Status status = config::ValidateRuntime(*runtime); !status.ok()) return Fail(status);
   InitLogging(runtime->log.format, runtime->log.level);
   engine::InitLlamaRuntime();
-  if (args->command == ServerCommand::kCheck) {
-    std::puts("configuration ok");
-    return 0;
-  }
+  if (args->command == ServerCommand::kCheck) return CheckFiles(*args, *runtime);
   return Serve(*args, *std::move(runtime), signals);
 }
 
