@@ -20,6 +20,8 @@ constexpr size_t kMaxWaiting = 64;
 constexpr Duration kTick = std::chrono::milliseconds(100);
 constexpr Duration kBrokenAfter = std::chrono::seconds(10);
 constexpr double kPercent = 100;
+constexpr std::string_view kNoStore =
+    "rollouts need a state store, where they stand over restarts: set state_folder, or state.store, in the settings";
 
 double VerdictNumber(Verdict verdict) { return verdict == Verdict::kPass ? 1 : verdict == Verdict::kFail ? -1 : 0; }
 
@@ -105,8 +107,7 @@ void RolloutControl::Enqueue(std::function<void()> work, const std::function<voi
   {
     MutexLock lock(mu_);
     if (rollouts_ == nullptr) {
-      refused = MakeError(Reason::kRolloutNotFound,
-                          "there are no rollouts: no state store is configured (state_folder, or state.store)");
+      refused = MakeError(Reason::kRolloutNotFound, std::string(kNoStore));
     } else if (stopping_) {
       refused = MakeError(Reason::kDraining, "the server stops");
     } else if (queue_.size() >= kMaxWaiting) {
@@ -122,18 +123,16 @@ void RolloutControl::Enqueue(std::function<void()> work, const std::function<voi
 
 absl::Status RolloutControl::Reload(absl::StatusOr<config::RolloutFile> file, const std::string& cause) {
   absl::Status status = file.status();
-  if (status.ok() && rollouts_ == nullptr && !file->rollouts.empty()) {
-    status = absl::FailedPreconditionError(
-        "rollouts need a state store, where they stand over restarts: set state_folder, or state.store, in the "
-        "settings");
-  }
   reloads_.With({status.ok() ? "ok" : "failed"}).Add();
   if (!status.ok()) {
     LogError("rollouts kept as they were", {{"cause", cause}, {"error", std::string(status.message())}});
     return status;
   }
   LogInfo("rollouts", {{"cause", cause}, {"count", std::to_string(file->rollouts.size()), true}});
-  if (rollouts_ == nullptr) return absl::OkStatus();
+  if (rollouts_ == nullptr) {
+    if (!file->rollouts.empty()) LogWarning("no rollout can be started", {{"why", std::string(kNoStore)}});
+    return absl::OkStatus();
+  }
   Enqueue(
       [this, file = *std::move(file)] {
         alerts_.clear();

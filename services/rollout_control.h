@@ -50,8 +50,8 @@ class RolloutControl {
   explicit RolloutControl(Parts parts);
   ~RolloutControl();
 
-  // Takes over a file that was read, whole, or says why not; then the present one stays. Logged and counted. Without a
-  // store a file with rollouts is refused: FAILED_PRECONDITION.
+  // Takes over a file that was read, whole, or says why not; then the present one stays. Logged and counted.
+  // Without a store no rollout can be started, and the log says so.
   absl::Status Reload(absl::StatusOr<config::RolloutFile> file, const std::string& cause) ABSL_LOCKS_EXCLUDED(mu_);
 
   // As Rollouts::Obey, on the thread. `done` is called once, on any thread. RESOURCE_EXHAUSTED: too many orders wait.

@@ -104,7 +104,7 @@ rollouts:
 
 TEST_F(RolloutFileTest, FaultsNameFileLineKeyAndWhatIsAllowed) {
   EXPECT_THAT(Refused("rollouts:\n  - flag: nope\n"),
-              HasSubstr("rollouts.yaml:2: rollouts[0].flag: \"nope\" is not one of them; allowed: phase5, "));
+              HasSubstr("rollouts.yaml:2: rollouts[0].flag: \"nope\" is not known; allowed: phase5, "));
   EXPECT_THAT(Refused("rollouts:\n  - stages: []\n"), HasSubstr("flag: is missing"));
   EXPECT_THAT(Refused("rollouts:\n  - flag: phase5\n    stages: [{percent: 10}, {percent: 5}]\n"),
               HasSubstr("stages[1]: 5 % does not rise above the 10 % before it"));

@@ -38,7 +38,9 @@ std::string Yaml(double percent, const std::string& more = "") {
 
 std::string WriteFlags(const std::string& folder, const std::string& yaml) {
   const std::string path = folder + "/flags.yaml";
-  EXPECT_TRUE(WriteTextFile(path, yaml).ok());
+  // In one step, as who wants no half file to be seen: half of a YAML file is often a whole one.
+  EXPECT_TRUE(WriteTextFile(path + ".new", yaml).ok());
+  EXPECT_EQ(std::rename((path + ".new").c_str(), path.c_str()), 0);
   return path;
 }
 

@@ -49,6 +49,7 @@ bool IsOpen(const std::string& path) {
 bool IsForAdmins(const std::string& path) {
   if (path.starts_with("/sluice.v1.FlagService/")) return path != "/sluice.v1.FlagService/Evaluate";
   return path.starts_with("/sluice.v1.AdminService/") || path.starts_with("/sluice.v1.QosService/") ||
+         path.starts_with("/sluice.v1.RolloutService/") ||
          path == "/inference.GRPCInferenceService/RepositoryModelLoad" ||
          path == "/inference.GRPCInferenceService/RepositoryModelUnload";
 }

@@ -36,9 +36,9 @@ TEST(ListenerTest, ReflectionNamesEveryService) {
   TestServer server;
   EXPECT_THAT(ReflectedServices(server.Channel()),
               UnorderedElementsAre("sluice.v1.InferenceService", "sluice.v1.AdminService", "sluice.v1.FlagService",
-                                   "sluice.v1.QosService", "flagd.evaluation.v1.Service", "flagd.evaluation.v2.Service",
-                                   "inference.GRPCInferenceService", "grpc.health.v1.Health",
-                                   "grpc.reflection.v1alpha.ServerReflection"));
+                                   "sluice.v1.QosService", "sluice.v1.RolloutService", "flagd.evaluation.v1.Service",
+                                   "flagd.evaluation.v2.Service", "inference.GRPCInferenceService",
+                                   "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"));
 }
 
 TEST(ListenerTest, AMessageTooLargeEndsItsCallOnly) {
