@@ -14,7 +14,7 @@ namespace {
 
 constexpr int64_t kSecondMs = 1000, kHourMs = 3600 * kSecondMs, kDayMs = 24 * kHourMs;
 constexpr size_t kPathBytes = 4096;
-constexpr size_t kMaxModels = 64;
+constexpr size_t kMaxModels = 64, kMaxEndpoints = 16, kEndpointBytes = 256;
 constexpr int64_t kMostConcurrent = 100'000, kMostQueued = 1'000'000;
 constexpr std::string_view kDefaultModelName = "default";
 
@@ -69,6 +69,32 @@ void ReadFlagOptions(Section flags, FlagOptions* out) {
   sync.Text("certificate_file", kPathBytes, &out->sync.certificate_file);
   sync.Text("key_file", kPathBytes, &out->sync.key_file);
   sync.Millis("stale_after_ms", kSecondMs, kHourMs, &out->sync.stale_after);
+}
+
+void ReadState(Section state, Variables& variables, StateConfig* out) {
+  state.Choice<StateStoreKind>("store", {{"file", StateStoreKind::kFile}, {"etcd", StateStoreKind::kEtcd}},
+                               &out->store);
+  Section etcd = state.Map("etcd");
+  etcd.Texts("endpoints", kMaxEndpoints, kEndpointBytes, &out->etcd.endpoints);
+  variables.Read("SLUICE_STATE_ETCD_ENDPOINTS", "endpoints separated by ','", [out](std::string_view text, Source) {
+    Parsed<std::string> checked = ParseText(text, kMaxEndpoints * kEndpointBytes);
+    if (!checked.value) return checked.what;
+    out->etcd.endpoints.clear();
+    for (size_t begin = 0; begin < text.size();) {
+      const size_t end = std::min(text.find(',', begin), text.size());
+      if (end > begin) out->etcd.endpoints.emplace_back(text.substr(begin, end - begin));
+      begin = end + 1;
+    }
+    return std::string();
+  });
+  etcd.Text("prefix", kEndpointBytes, &out->etcd.prefix);
+  etcd.Text("ca_file", kPathBytes, &out->etcd.ca_file);
+  etcd.Text("cert_file", kPathBytes, &out->etcd.certificate_file);
+  etcd.Text("key_file", kPathBytes, &out->etcd.key_file);
+  etcd.Text("username", kEndpointBytes, &out->etcd.username);
+  etcd.Text("password_file", kPathBytes, &out->etcd.password_file);
+  etcd.Millis("timeout_ms", 100, 60 * kSecondMs, &out->etcd.timeout);
+  etcd.Millis("session_ttl_ms", 2 * kSecondMs, kHourMs, &out->session_ttl);
 }
 
 void ReadDecisionLog(Section log, RuntimeConfig* out) {
@@ -376,6 +402,7 @@ absl::StatusOr<RuntimeConfig> LoadRuntimeConfig(const std::string& path, const E
     root.Paths("model_roots", kMaxModels, &config.models.model_roots);
     ReadFlagOptions(root.Map("flags"), &config.flags);
     root.Text("state_folder", kPathBytes, &config.state_folder);
+    ReadState(root.Map("state"), variables, &config.state);
     root.Text("fault_file", kPathBytes, &config.fault_file);
     ReadReplicaId(root, &config.replica_id);
     ReadDecisionLog(root.Map("decision_log"), &config);
@@ -386,9 +413,9 @@ absl::StatusOr<RuntimeConfig> LoadRuntimeConfig(const std::string& path, const E
     ReadOverload(root.Map("overload"), &config.overload);
     OverrideModels(variables, models, defaults, &config.models.models);
   }
-  variables.RefuseUnknown(all_env_names,
-                          {"server", "log", "streaming", "batching", "model_cache", "engine", "models", "flags",
-                           "decision_log", "admission", "circuit_breaker", "retry_budget", "overload"});
+  variables.RefuseUnknown(
+      all_env_names, {"server", "log", "streaming", "batching", "model_cache", "engine", "models", "flags", "state",
+                      "decision_log", "admission", "circuit_breaker", "retry_budget", "overload"});
   if (absl::Status status = faults.ToStatus(); !status.ok()) return status;
   return config;
 }

@@ -20,6 +20,7 @@
 #include "qos/concurrency_limit.h"
 #include "qos/overload.h"
 #include "qos/retry_budget.h"
+#include "state/etcd/etcd_options.h"
 
 namespace sluice::config {
 
@@ -63,6 +64,14 @@ struct FlagOptions {
   } sync;
 };
 
+// Who keeps what replicas agree on and restarts remember.
+enum class StateStoreKind { kFile, kEtcd };
+struct StateConfig {
+  StateStoreKind store = StateStoreKind::kFile;
+  state::EtcdOptions etcd;
+  Duration session_ttl = std::chrono::seconds(10);  // in etcd: how long a dead process keeps what it held
+};
+
 // Which decisions about requests are log lines of their own (`feature_flag.evaluation`).
 enum class FlagEvaluations { kOff, kChanges, kAll };
 
@@ -85,7 +94,8 @@ struct RuntimeConfig {
   engine::ModelPoolOptions models;
   engine::SchedulerOptions scheduler;
   FlagOptions flags;
-  std::string state_folder;       // overrides and emergency switches; empty: nothing is kept
+  std::string state_folder;       // of the file store and of what this machine alone remembers; empty: none
+  StateConfig state;              // overrides, emergency switches, rollouts
   std::string replica_id;         // among those that share a store; empty: host name and port
   std::string fault_file;         // faults injected on purpose (fault_file.h); empty: none, ever
   std::string decision_log_file;  // of QoS, to be replayed; empty: only the newest are kept, in memory

@@ -55,6 +55,51 @@ void CheckTokens(const RuntimeConfig& config, Faults& faults) {
              fmt::format("at most {}", config.max_tokens_limit));
 }
 
+// "http" or "https" and an address, or nothing.
+std::string_view SchemeOf(std::string_view endpoint) {
+  for (const std::string_view scheme : {"http", "https"}) {
+    const std::string begin = fmt::format("{}://", scheme);
+    if (endpoint.starts_with(begin) && ParseAddress(endpoint.substr(begin.size())).value) return scheme;
+  }
+  return "";
+}
+
+void CheckPartners(std::string_view one, const std::string& one_value, std::string_view other,
+                   const std::string& other_value, Faults& faults) {
+  if (one_value.empty() == other_value.empty()) return;
+  faults.Add(0, fmt::format("state.etcd.{}", one_value.empty() ? one : other), "is empty while its partner is set",
+             fmt::format("{} and {} together, or neither", one, other));
+}
+
+void CheckState(const StateConfig& state, Faults& faults) {
+  if (state.store != StateStoreKind::kEtcd) return;
+  const state::EtcdOptions& etcd = state.etcd;
+  if (etcd.endpoints.empty()) {
+    faults.Add(0, "state.etcd.endpoints", "is empty while state.store is etcd", "http://HOST:PORT, https://HOST:PORT");
+    return;
+  }
+  const std::string_view scheme = SchemeOf(etcd.endpoints.front());
+  for (const std::string& endpoint : etcd.endpoints) {
+    if (SchemeOf(endpoint).empty()) {
+      faults.Add(0, "state.etcd.endpoints", fmt::format("{} is not an endpoint", Quote(endpoint)),
+                 "http://HOST:PORT, https://HOST:PORT");
+    } else if (SchemeOf(endpoint) != scheme) {
+      faults.Add(0, "state.etcd.endpoints", fmt::format("{} is not {} as the first one is", Quote(endpoint), scheme),
+                 "http for all, or https for all");
+    }
+  }
+  CheckPartners("cert_file", etcd.certificate_file, "key_file", etcd.key_file, faults);
+  CheckPartners("username", etcd.username, "password_file", etcd.password_file, faults);
+  if (scheme == "http" && !(etcd.ca_file.empty() && etcd.certificate_file.empty())) {
+    faults.Add(0, "state.etcd", "has files for TLS, but endpoints without it", "https://HOST:PORT");
+  }
+  if (etcd.prefix.size() < 3 || etcd.prefix.front() != '/' || etcd.prefix.back() != '/' ||
+      !ParseName(etcd.prefix).value) {
+    faults.Add(0, "state.etcd.prefix", fmt::format("{} is not a prefix", Quote(etcd.prefix)),
+               "a name between slashes, such as /sluice/default/");
+  }
+}
+
 }  // namespace
 
 absl::Status ValidateRuntime(const RuntimeConfig& config) {
@@ -62,6 +107,7 @@ absl::Status ValidateRuntime(const RuntimeConfig& config) {
   CheckEdge(config.server, faults);
   CheckModels(config.models, faults);
   CheckTokens(config, faults);
+  CheckState(config.state, faults);
   return faults.ToStatus();
 }
 

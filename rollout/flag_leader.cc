@@ -50,7 +50,7 @@ bool FlagLeader::Weigh(const std::vector<ReplicaRecord>& records, const RolloutS
                        WallTime now) {
   Begin(state);
   const int64_t newest = WindowIndex(now, length) - 1 - kLag;
-  if (weighed_ == 0) weighed_ = newest - 1;  // what was before belongs to nobody
+  if (weighed_ == 0) weighed_ = begun_ = newest - 1;  // what was before belongs to nobody
   if (newest <= weighed_) return false;
   hold_.clear();
   std::map<int64_t, std::vector<Window>> by_index;
@@ -79,7 +79,7 @@ bool FlagLeader::Weigh(const std::vector<ReplicaRecord>& records, const RolloutS
   }
   weighed_ = newest;
   if (hold_.empty()) hold_ = Missing(newest);
-  if (hold_.empty() && last_seen_.empty()) hold_ = "no telemetry of any replica";
+  if (hold_.empty() && last_seen_.empty() && newest > begun_ + kMissed) hold_ = "no telemetry of any replica";
   return true;
 }
 

@@ -51,6 +51,7 @@ class FlagLeader {
   uint64_t stage_epoch_ = 0;  // at which its stage began
   size_t stage_ = 0;
   int64_t weighed_ = 0;                               // the newest index
+  int64_t begun_ = 0;                                 // the first one
   uint64_t canary_events_ = 0, baseline_events_ = 0;  // in this stage
   std::map<std::string, int64_t> last_seen_;          // replica → newest index of its windows
   std::string hold_;

@@ -11,7 +11,6 @@
 namespace sluice::rollout {
 namespace {
 
-constexpr Duration kSessionTtl = std::chrono::seconds(10);
 constexpr size_t kKeptEvidence = 20;  // of each flag
 constexpr int kMostSteps = 8;         // of one Tick and rollout
 
@@ -182,7 +181,7 @@ void Rollouts::Publish(WallTime now) {
   if (!publish_now_) return;
   if (session_ == nullptr || session_->alive_until() <= parts_.clock.Now()) {
     session_.reset();
-    auto begun = parts_.store.BeginSession(kSessionTtl);
+    auto begun = parts_.store.BeginSession(parts_.session_ttl);
     if (!begun.ok()) return;
     session_ = *std::move(begun);
   }

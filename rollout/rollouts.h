@@ -52,6 +52,7 @@ class Rollouts {
     state::Election& election;
     const Clock& clock;
     std::string replica;
+    Duration session_ttl = std::chrono::seconds(10);  // of what this replica reports
     // Where requests of a flag are counted; null: the flag cannot be rolled out.
     std::function<ArmRecorder*(std::string_view flag)> recorder;
     // Puts what is to be served into use. Called from Tick and Obey, when it changes.

@@ -14,6 +14,7 @@
 #include "base/strings.h"
 #include "config/config_loader.h"
 #include "config/qos_file.h"
+#include "config/rollout_file.h"
 #include "engine/llama/llama_backend.h"
 #include "engine/models/gguf_probe.h"
 #include "services/backends.h"
@@ -42,7 +43,7 @@ std::vector<std::string> EnvironmentNames() {
   return names;
 }
 
-// Serves until told to stop. SIGHUP reloads flags and policies and keeps the last good set on error.
+// Serves until told to stop. SIGHUP reloads flags, policies and rollouts and keeps the last good set on error.
 int Serve(const ServerArgs& args, config::RuntimeConfig runtime, const sigset_t& signals) {
   const config::Environment env = [](const char* name) { return std::getenv(name); };
   const FlagFiles flag_files{.yaml = args.flags_file, .flagd = runtime.flags.flagd_file};
@@ -50,11 +51,15 @@ int Serve(const ServerArgs& args, config::RuntimeConfig runtime, const sigset_t&
   if (!layers.ok()) return Fail(layers.status());
   auto qos = config::LoadQosFile(args.qos_file, /*epoch=*/1);
   if (!qos.ok()) return Fail(qos.status());
+  auto rollouts = config::LoadRolloutFile(args.rollouts_file);
+  if (!rollouts.ok()) return Fail(rollouts.status());
   std::atomic<int64_t> requested_grace_ns{0};  // atomic: written by a handler, read here after the signal
   ServerParts parts{.flags = *std::move(layers),
                     .flag_files = flag_files,
                     .qos = *std::move(qos),
                     .qos_file = args.qos_file,
+                    .rollouts = *std::move(rollouts),
+                    .rollouts_file = args.rollouts_file,
                     .make_backend = MakeBackendFactory(runtime.scheduler.max_batch_tokens),
                     .jitter_seed = static_cast<uint64_t>(SystemClock().WallNow().time_since_epoch().count()),
                     .on_drain_requested = [&requested_grace_ns](Duration grace) {
@@ -80,8 +85,23 @@ int Serve(const ServerArgs& args, config::RuntimeConfig runtime, const sigset_t&
     if (signal != SIGHUP) break;
     (void)(*server)->ReloadFlags(LoadFlagFiles(flag_files), "SIGHUP");  // errors are logged and counted
     (void)(*server)->ReloadQos(config::LoadQosFile(args.qos_file, /*epoch=*/1), "SIGHUP");
+    (void)(*server)->ReloadRollouts(config::LoadRolloutFile(args.rollouts_file), "SIGHUP");
   }
   (*server)->Drain(Duration(requested_grace_ns.load()));
+  return 0;
+}
+
+// What Serve would read, but for keys' and models' files.
+int CheckFiles(const ServerArgs& args, const config::RuntimeConfig& runtime) {
+  const FlagFiles flag_files{.yaml = args.flags_file, .flagd = runtime.flags.flagd_file};
+  const auto layers = LoadFlagLayers(flag_files, [](const char* name) { return std::getenv(name); });
+  const absl::Status flags =
+      layers.ok() ? flags::FlagSet::Create(flags::MergeLayers(*layers), /*epoch=*/1).status() : layers.status();
+  for (const absl::Status& status : {flags, config::LoadQosFile(args.qos_file, /*epoch=*/1).status(),
+                                     config::LoadRolloutFile(args.rollouts_file).status()}) {
+    if (!status.ok()) return Fail(status);
+  }
+  std::puts("configuration ok");
   return 0;
 }
 
@@ -116,10 +136,7 @@ int Main(int argc, char** argv) {
   if (const absl::Status status = config::ValidateRuntime(*runtime); !status.ok()) return Fail(status);
   InitLogging(runtime->log.format, runtime->log.level);
   engine::InitLlamaRuntime();
-  if (args->command == ServerCommand::kCheck) {
-    std::puts("configuration ok");
-    return 0;
-  }
+  if (args->command == ServerCommand::kCheck) return CheckFiles(*args, *runtime);
   return Serve(*args, *std::move(runtime), signals);
 }
 

@@ -1,6 +1,10 @@
 #include "services/server.h"
 
+#include <unistd.h>
+
+#include <array>
 #include <atomic>
+#include <filesystem>
 #include <random>
 #include <thread>
 #include <utility>
@@ -11,6 +15,7 @@
 #include "base/metrics.h"
 #include "base/mutex.h"
 #include "base/status.h"
+#include "config/fault_file.h"
 #include "engine/scheduler/compute_gate.h"
 #include "engine/scheduler/scheduler_probe.h"
 #include "flags/flag_gate.h"
@@ -26,10 +31,11 @@
 #include "services/grpc/grpc_server.h"
 #include "services/qos_control.h"
 #include "services/request_flow.h"
+#include "services/rollout_control.h"
+#include "services/state_setup.h"
 #include "services/telemetry/machine_readings.h"
 #include "services/telemetry/metrics_endpoint.h"
 #include "services/telemetry/request_probe.h"
-#include "state/file_store.h"
 
 namespace sluice::services {
 namespace {
@@ -91,6 +97,18 @@ void LogUpdate(const flags::FlagUpdate& update) {
   for (const flags::FlagChange& change : update.changes) LogChange(change, update.layer, update.cause, update.epoch);
 }
 
+// Host name and port, unless it was given one: the same after a restart.
+std::string ReplicaName(const config::RuntimeConfig& runtime) {
+  if (!runtime.replica_id.empty()) return runtime.replica_id;
+  std::array<char, 256> host = {};
+  if (gethostname(host.data(), host.size() - 1) != 0) host[0] = '\0';
+  std::string name = fmt::format("{}:{}", host.data(), runtime.server.grpc_address);
+  for (char& c : name) {
+    if (c <= ' ' || c == '/' || c == '\x7f') c = '_';
+  }
+  return name;
+}
+
 void LogFlags(const flags::FlagSet& set) {
   const flags::FlagSet::EffectiveState state = set.Describe();
   for (const std::string& line : state.lines) LogInfo("flag", {{"state", line}});
@@ -101,10 +119,13 @@ void LogFlags(const flags::FlagSet& set) {
 
 // Members in order of construction: each uses only what stands above it, and is destroyed before it.
 struct Server::Impl {
-  Impl(ServerParts p, std::shared_ptr<const flags::FlagSet> flag_set, std::unique_ptr<state::StateStore> s,
-       const Clock& c)
+  Impl(ServerParts p, std::shared_ptr<const flags::FlagSet> flag_set, std::unique_ptr<MetricsRegistry> r,
+       std::unique_ptr<state::StateStore> s, std::unique_ptr<rollout::CrashJournal> j, const Clock& c)
       : parts(std::move(p)),
         clock(c),
+        replica(ReplicaName(parts.runtime)),
+        owned_registry(std::move(r)),
+        registry(*owned_registry),
         engine_metrics(registry),
         request_probe(registry, clock, parts.runtime.log.flag_evaluations),
         gate(std::move(flag_set), registry),
@@ -133,6 +154,7 @@ struct Server::Impl {
                                                          &compute_gate);
             },
             parts.probe, clock),
+        journal(std::move(j)),
         arms(journal.get()),
         faults(parts.runtime.fault_file.empty()
                    ? nullptr
@@ -155,7 +177,18 @@ struct Server::Impl {
                      .clock = clock,
                      .read_pressure = [this] { return machine.Read().pressure; },
                      .webhooks = webhooks,
-                     .concurrency_limit = parts.runtime.concurrency_limit}) {}
+                     .concurrency_limit = parts.runtime.concurrency_limit}),
+        rollout_control({.flags = flag_sources,
+                         .arms = arms,
+                         .breakers = breakers,
+                         .webhooks = webhooks,
+                         .metrics = registry,
+                         .clock = clock,
+                         .store = store.get(),
+                         .replica = replica,
+                         .session_ttl = parts.runtime.state.session_ttl,
+                         .journal = journal.get(),
+                         .rss_bytes = [this] { return static_cast<double>(machine.Read().memory_bytes); }}) {}
 
   std::string State() const { return draining ? "draining" : ready ? "ready" : "starting"; }
   absl::Status Reload(flags::Layer layer, const absl::Status& read, flags::LayerContent content,
@@ -163,6 +196,7 @@ struct Server::Impl {
   absl::Status ReloadFlags(absl::StatusOr<flags::LayerContent> file, const std::string& cause);
   absl::Status FollowFlags();
   absl::Status FollowQos();
+  absl::Status FollowRollouts();
   void MarkStaleFlags();
   void FollowSchedules();
   void KeepHouse();
@@ -172,7 +206,9 @@ struct Server::Impl {
 
   const ServerParts parts;
   const Clock& clock;
-  MetricsRegistry registry;
+  const std::string replica;
+  const std::unique_ptr<MetricsRegistry> owned_registry;  // made before the store
+  MetricsRegistry& registry;
   engine::EngineMetrics engine_metrics;
   engine::ComputeGate compute_gate;
   RequestProbe request_probe;
@@ -191,16 +227,17 @@ struct Server::Impl {
   qos::RetryBudget retries;
   qos::QosEngine qos_engine;
   engine::ModelPool models;
-  std::unique_ptr<rollout::CrashJournal> journal;  // null: no folder for it
+  const std::unique_ptr<rollout::CrashJournal> journal;  // null: no folder for it
   RolloutArms arms;
   const std::unique_ptr<FaultInjection> faults;  // null: none
   RequestFlow flow;
   MachineReadings machine;
   Webhooks webhooks;
   QosControl qos_control;
+  RolloutControl rollout_control;
   std::unique_ptr<MetricsEndpoint> metrics;
   std::unique_ptr<GrpcServer> grpc;
-  std::unique_ptr<FileWatch> flags_watch, qos_watch;
+  std::unique_ptr<FileWatch> flags_watch, qos_watch, rollouts_watch, faults_watch;
   std::unique_ptr<FlagdSync> flagd_sync;  // null: no control plane
   bool remote_stale = false;              // the housekeeper's
 
@@ -217,11 +254,17 @@ Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerParts parts, const Clock& clock) {
   SLUICE_ASSIGN_OR_RETURN(auto flag_set, flags::FlagSet::Create(flags::MergeLayers(parts.flags), /*epoch=*/1));
-  std::unique_ptr<state::StateStore> store;
+  auto registry = std::make_unique<MetricsRegistry>();
+  SLUICE_ASSIGN_OR_RETURN(auto store, OpenStateStore(parts.runtime, clock, Randomness(parts.jitter_seed), *registry));
+  std::unique_ptr<rollout::CrashJournal> journal;
   if (const std::string& folder = parts.runtime.state_folder; !folder.empty()) {
-    SLUICE_ASSIGN_OR_RETURN(store, state::FileStore::Open(folder));
+    std::error_code ignored;  // opening the journal says what is wrong
+    std::filesystem::create_directories(folder, ignored);
+    const std::string file = fmt::format("{}/in-flight.{}", folder, ReplicaName(parts.runtime));
+    SLUICE_ASSIGN_OR_RETURN(journal, rollout::CrashJournal::Open(file, clock.WallNow()));
   }
-  auto impl = std::make_unique<Impl>(std::move(parts), std::move(flag_set), std::move(store), clock);
+  auto impl = std::make_unique<Impl>(std::move(parts), std::move(flag_set), std::move(registry), std::move(store),
+                                     std::move(journal), clock);
   LogFlags(*impl->gate.snapshot());
   Impl* const self = impl.get();
   if (!self->parts.runtime.decision_log_file.empty()) SLUICE_RETURN_IF_ERROR(self->decision_file.Open());
@@ -242,6 +285,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerParts parts, const C
                                                          .decisions = self->decisions,
                                                          .qos_control = self->qos_control,
                                                          .breakers = self->breakers,
+                                                         .rollout_control = self->rollout_control,
                                                          .clock = clock,
                                                          .targeting_key = self->parts.runtime.flags.targeting_key,
                                                          .request_drain =
@@ -253,6 +297,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerParts parts, const C
   auto server = std::unique_ptr<Server>(new Server(std::move(impl)));
   SLUICE_RETURN_IF_ERROR(self->FollowFlags());
   SLUICE_RETURN_IF_ERROR(self->FollowQos());
+  SLUICE_RETURN_IF_ERROR(self->FollowRollouts());
   self->housekeeper = std::thread([self] { self->KeepHouse(); });
   self->WarmUp();
   return server;
@@ -369,6 +414,26 @@ absl::Status Server::Impl::FollowQos() {
   return absl::OkStatus();
 }
 
+absl::Status Server::Impl::FollowRollouts() {
+  SLUICE_RETURN_IF_ERROR(rollout_control.Reload(parts.rollouts, "start"));
+  if (!parts.rollouts_file.empty()) {
+    SLUICE_ASSIGN_OR_RETURN(
+        rollouts_watch, FileWatch::Start({.paths = {parts.rollouts_file}}, [this](const std::vector<std::string>&) {
+          (void)rollout_control.Reload(config::LoadRolloutFile(parts.rollouts_file), "file changed");
+        }));
+  }
+  if (faults == nullptr) return absl::OkStatus();
+  const auto inject = [this] {
+    auto read = config::LoadFaultFile(parts.runtime.fault_file);
+    if (read.ok()) return faults->Set(*std::move(read));
+    LogError("injected faults kept as they were", {{"error", std::string(read.status().message())}});
+  };
+  SLUICE_ASSIGN_OR_RETURN(faults_watch, FileWatch::Start({.paths = {parts.runtime.fault_file}},
+                                                         [inject](const std::vector<std::string>&) { inject(); }));
+  inject();
+  return absl::OkStatus();
+}
+
 void Server::Impl::FollowSchedules() {
   for (const flags::FlagChange& change : gate.PassTime(clock.WallNow())) {
     LogChange(change, change.layer, "schedule", gate.snapshot()->epoch());
@@ -408,6 +473,10 @@ absl::Status Server::ReloadFlags(absl::StatusOr<flags::LayerContent> file, const
 
 absl::Status Server::ReloadQos(absl::StatusOr<config::QosFile> file, const std::string& cause) {
   return impl_->qos_control.Reload(std::move(file), cause);
+}
+
+absl::Status Server::ReloadRollouts(absl::StatusOr<config::RolloutFile> file, const std::string& cause) {
+  return impl_->rollout_control.Reload(std::move(file), cause);
 }
 
 void Server::Drain(Duration grace) {

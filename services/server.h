@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "config/qos_file.h"
+#include "config/rollout_file.h"
 #include "config/server_config.h"
 #include "engine/models/model_pool.h"
 #include "flags/layers.h"
@@ -23,6 +24,8 @@ struct ServerParts {
   FlagFiles flag_files;                // reloaded when they change; without yaml: never
   std::optional<config::QosFile> qos;  // policies and quotas; nullopt: none
   std::string qos_file;                // where they were read from: reloaded when it changes; empty: never
+  config::RolloutFile rollouts;
+  std::string rollouts_file;  // as qos_file
   std::vector<config::ApiKey> keys;
   engine::BackendFactory make_backend;
   engine::FileProbe probe;
@@ -50,6 +53,9 @@ class Server {
 
   // Replaces policies and quotas; the present ones stay when `file` is an error, which is counted, logged and returned.
   absl::Status ReloadQos(absl::StatusOr<config::QosFile> file, const std::string& cause);
+
+  // Replaces the rollouts' definitions, likewise.
+  absl::Status ReloadRollouts(absl::StatusOr<config::RolloutFile> file, const std::string& cause);
 
   // Readiness off, refuse new work with UNAVAILABLE (DRAINING), let open calls finish within `grace` (zero: the
   // configured one), cancel the rest. Blocks; idempotent.

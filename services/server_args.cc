@@ -56,6 +56,7 @@ absl::StatusOr<ServerArgs> ParseServerArgs(const std::vector<std::string>& a) {
     std::string* target = name == "--config"            ? &args.config_file
                           : name == "--flags"           ? &args.flags_file
                           : name == "--qos"             ? &args.qos_file
+                          : name == "--rollouts"        ? &args.rollouts_file
                           : name == "--api-keys"        ? &args.api_keys_file
                           : name == "--grpc-address"    ? &args.grpc_address
                           : name == "--metrics-address" ? &args.metrics_address
@@ -94,6 +95,7 @@ usage: sluice-server [options]
   --config FILE           settings, every key explained inside (config/runtime.yaml)
   --flags FILE            feature flags (config/feature-flags.yaml); a change takes effect at once
   --qos FILE              QoS policies and quotas (config/qos-policies.yaml); a change takes effect at once
+  --rollouts FILE         rollouts of flags (config/rollouts.yaml); a change takes effect at once
   --model NAME=PATH       serve this GGUF file under NAME; may be repeated, the first is the default model.
                           PATH may be 'synthetic:' for a deterministic model without a file (tests, load)
   --api-keys FILE         callers and their rights; needed to listen beyond this machine
@@ -106,7 +108,7 @@ Environment: SLUICE_<KEY> overrides a setting (server.grpc_address: SLUICE_SERVE
 MAX_CONCURRENT, PRELOAD_MODEL; PHASE5_ENABLED, PHASE5_TTFT_ENABLED, PHASE5_QOS_ENABLED, PHASE5_ROLLOUT_PERCENT override
 flags. The command line wins over the environment, the environment over files.
 
-Signals: SIGTERM, SIGINT drain and exit 0; SIGHUP reloads flags and policies.
+Signals: SIGTERM, SIGINT drain and exit 0; SIGHUP reloads flags, policies and rollouts.
 Exit codes: 0 served and drained, 2 refused to start (the reason is on stderr).
 
 Try it:   sluice-server --model demo=model.gguf

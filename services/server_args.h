@@ -18,6 +18,7 @@ struct ServerArgs {
   std::string config_file = "config/runtime.yaml";
   std::string flags_file = "config/feature-flags.yaml";
   std::string qos_file = "config/qos-policies.yaml";
+  std::string rollouts_file = "config/rollouts.yaml";
   std::string api_keys_file, grpc_address, metrics_address;  // empty: as configured
   std::vector<std::pair<std::string, std::string>> models;   // NAME=PATH
   std::vector<std::string> positional;

@@ -80,9 +80,11 @@ void Election::Tick() {
 }
 
 void Election::Settle(ElectionStep step, const absl::Status& status) {
-  if (!status.ok() && !absl::IsAborted(status)) {
+  // Once, not with every attempt.
+  if (!status.ok() && !absl::IsAborted(status) && status.code() != std::exchange(told_fault_, status.code())) {
     LogWarning("election: the state store failed", {{"key", options_.key}, {"error", status.ToString()}});
   }
+  if (status.ok()) told_fault_ = absl::StatusCode::kOk;
   std::unique_ptr<Session> over;
   MutexLock lock(mu_);
   if (absl::IsFailedPrecondition(status)) over = std::move(session_);

@@ -69,8 +69,9 @@ class Election {
   StateStore& store_;
   const Options options_;
   const Clock& clock_;
-  std::optional<Fence> told_fence_;  // Tick's thread
-  std::string told_leader_;          // likewise
+  std::optional<Fence> told_fence_;                      // Tick's thread
+  std::string told_leader_;                              // likewise
+  absl::StatusCode told_fault_ = absl::StatusCode::kOk;  // likewise, for the log
 
   mutable Mutex mu_;  // a leaf; not held over calls of the store
   bool known_ ABSL_GUARDED_BY(mu_) = false;

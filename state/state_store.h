@@ -51,9 +51,10 @@ class Subscription {
   virtual ~Subscription() = default;
 };
 
-// What a process keeps alive. Entries put under it vanish when it is destroyed, or at the latest its ttl after it could
-// last be renewed; the store renews it until then. A lost session never comes back: begin another. Destroying it may
-// block as a call does, and must come before the store's end. Thread-safety: thread-safe.
+// What a process keeps alive. Entries put under it vanish when it is destroyed, or within about a second of the end of
+// its ttl, counted from when it could last be renewed; the store renews it until then. A lost session never comes back:
+// begin another. Destroying it may block as a call does, and must come before the store's end. Thread-safety:
+// thread-safe.
 class Session {
  public:
   virtual ~Session() = default;

@@ -13,8 +13,17 @@ die() { printf '[%s] error: %s\n' "$script_name" "$*" >&2; exit 1; }
 help_of() { sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$1"; }
 
 engine_version=0.3.36  # of the sdist; requirements-engine.txt pins its hash
+# SLUICE_ENGINE_CPU: native, or a kind of CPU that scripts/package builds the engine for besides this one.
+case ${SLUICE_ENGINE_CPU:-native} in
+  native) engine_cpu_flags=(-DGGML_NATIVE=ON) ;;
+  x86-64-v2) engine_cpu_flags=(-DGGML_NATIVE=OFF -DGGML_{AVX,AVX2,FMA,F16C,BMI2}=OFF) ;;
+  x86-64-v3) engine_cpu_flags=(-DGGML_NATIVE=OFF) ;;
+  x86-64-v4) engine_cpu_flags=(-DGGML_NATIVE=OFF -DGGML_AVX512=ON) ;;
+  x86-64-vnni) engine_cpu_flags=(-DGGML_NATIVE=OFF -DGGML_AVX512{,_VBMI,_VNNI}=ON) ;;
+  *) printf 'SLUICE_ENGINE_CPU=%s: allowed: native, x86-64-v2, -v3, -v4, -vnni\n' "$SLUICE_ENGINE_CPU" >&2; exit 1 ;;
+esac
 engine_flags=(
-  -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DGGML_NATIVE=ON -DGGML_OPENMP=ON -DLLAMA_OPENSSL=OFF
+  -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF "${engine_cpu_flags[@]}" -DGGML_OPENMP=ON -DLLAMA_OPENSSL=OFF
   -DLLAMA_BUILD_COMMON=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF
   -DLLAMA_BUILD_UI=OFF -DLLAMA_BUILD_MTMD=OFF)
 engine_library_flags=(-DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF)

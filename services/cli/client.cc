@@ -50,7 +50,9 @@ absl::StatusOr<Client> Client::Connect(const Args& args) {
     SLUICE_ASSIGN_OR_RETURN(ssl.pem_private_key, ReadOptional(args.Get("--key")));
     credentials = grpc::SslCredentials(ssl);
   }
-  client.channel_ = grpc::CreateChannel(client.server_, credentials);
+  grpc::ChannelArguments options;
+  if (args.Has("--server-name")) options.SetSslTargetNameOverride(args.Get("--server-name"));
+  client.channel_ = grpc::CreateCustomChannel(client.server_, credentials, options);
   return client;
 }
 

@@ -43,13 +43,17 @@ std::string ToJson(const google::protobuf::Message& message);
 // The commands; each returns an exit code.
 int FlagsCommand(const Args& args);
 int GenerateCommand(const Args& args);
+int HealthCommand(const Args& args);
 int ModelsCommand(const Args& args);
 int QosCommand(const Args& args);
+int RolloutCommand(const Args& args);
 int StatusCommand(const Args& args);
 const Command& FlagsSpec();
 const Command& GenerateSpec();
+const Command& HealthSpec();
 const Command& ModelsSpec();
 const Command& QosSpec();
+const Command& RolloutSpec();
 const Command& StatusSpec();
 
 }  // namespace sluice::cli

@@ -21,6 +21,7 @@ const Program& Sluicectl() {
       {{"--server", "HOST:PORT", "where sluice-server listens (127.0.0.1:8001, or $SLUICECTL_SERVER)"},
        {"--token", "TOKEN", "bearer token (or $SLUICECTL_TOKEN)"},
        {"--ca", "FILE", "trust servers signed by this PEM file, and use TLS"},
+       {"--server-name", "NAME", "the name in its certificate, when --server is another one"},
        {"--cert", "FILE", "client certificate for mutual TLS, with --key"},
        {"--key", "FILE", "its private key"},
        {"--timeout", "SECONDS", "give up after this long (60)"},
@@ -30,11 +31,9 @@ const Program& Sluicectl() {
 }
 
 std::vector<Entry> Commands() {
-  return {{GenerateSpec(), GenerateCommand},
-          {ModelsSpec(), ModelsCommand},
-          {FlagsSpec(), FlagsCommand},
-          {QosSpec(), QosCommand},
-          {StatusSpec(), StatusCommand}};
+  return {{GenerateSpec(), GenerateCommand}, {ModelsSpec(), ModelsCommand},   {FlagsSpec(), FlagsCommand},
+          {QosSpec(), QosCommand},           {RolloutSpec(), RolloutCommand}, {StatusSpec(), StatusCommand},
+          {HealthSpec(), HealthCommand}};
 }
 
 std::string Overview() {

@@ -26,6 +26,7 @@ std::unique_ptr<grpc::Service> MakeInferenceService(DoorContext doors, const Cal
 std::unique_ptr<grpc::Service> MakeAdminService(DoorContext doors, const CallGuard& guard);
 std::unique_ptr<grpc::Service> MakeFlagService(DoorContext doors, const CallGuard& guard);
 std::unique_ptr<grpc::Service> MakeQosService(DoorContext doors, const CallGuard& guard);
+std::unique_ptr<grpc::Service> MakeRolloutService(DoorContext doors, const CallGuard& guard);
 std::unique_ptr<grpc::Service> MakeOipService(DoorContext doors, const CallGuard& guard);
 
 }  // namespace sluice::services

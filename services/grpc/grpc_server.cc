@@ -104,6 +104,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const config::Serv
   impl->services.push_back(MakeAdminService(doors, impl->guard));
   impl->services.push_back(MakeFlagService(doors, impl->guard));
   impl->services.push_back(MakeQosService(doors, impl->guard));
+  impl->services.push_back(MakeRolloutService(doors, impl->guard));
   impl->services.push_back(MakeOipService(doors, impl->guard));
   impl->flag_events = std::make_unique<FlagEvents>(doors.gate, options.max_flag_event_streams, kFlagKeepAlive);
   for (auto& service : MakeFlagdServices(doors, impl->guard, *impl->flag_events)) {

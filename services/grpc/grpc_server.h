@@ -17,6 +17,7 @@
 #include "services/flag_control.h"
 #include "services/qos_control.h"
 #include "services/request_flow.h"
+#include "services/rollout_control.h"
 
 namespace sluice::services {
 
@@ -33,6 +34,7 @@ struct DoorContext {
   qos::DecisionLog& decisions;
   QosControl& qos_control;
   qos::BreakerRegistry& breakers;
+  RolloutControl& rollout_control;
   const Clock& clock;
   std::vector<std::string> targeting_key = {};        // config::FlagOptions: headers among it are read of each call
   std::function<void(Duration grace)> request_drain;  // AdminService.Drain; zero: the configured grace

@@ -105,6 +105,36 @@ TEST(LoadRuntimeConfig, TargetingKey) {
   EXPECT_THAT(fault("['header:authorization']"), testing::HasSubstr("carries a secret"));
 }
 
+TEST(LoadRuntimeConfig, StateStore) {
+  const std::string text = R"(
+state:
+  store: etcd
+  etcd:
+    endpoints: ["https://a:2379", "https://b:2379"]
+    prefix: /sluice/blue/
+    ca_file: ca.pem
+    cert_file: c.pem
+    key_file: k.pem
+    username: sluice
+    password_file: password
+    timeout_ms: 700
+    session_ttl_ms: 3000
+)";
+  const auto config = Load(text);
+  ASSERT_THAT(config, IsOk());
+  EXPECT_EQ(config->state.store, StateStoreKind::kEtcd);
+  EXPECT_THAT(config->state.etcd.endpoints, ElementsAre("https://a:2379", "https://b:2379"));
+  EXPECT_EQ(config->state.etcd.prefix, "/sluice/blue/");
+  EXPECT_EQ(config->state.etcd.certificate_file, "c.pem");
+  EXPECT_EQ(config->state.etcd.timeout, milliseconds(700));
+  EXPECT_EQ(config->state.session_ttl, milliseconds(3000));
+  const auto replaced = Load(text, {{"SLUICE_STATE_ETCD_ENDPOINTS", "https://c:1,https://d:1"}});
+  ASSERT_THAT(replaced, IsOk());
+  EXPECT_THAT(replaced->state.etcd.endpoints, ElementsAre("https://c:1", "https://d:1"));
+  EXPECT_EQ(Load("{}")->state.store, StateStoreKind::kFile);
+  EXPECT_EQ(Load("state: {store: redis}").ok(), false);
+}
+
 TEST(LoadRuntimeConfig, ServerLogAndEngine) {
   const auto config = Load(R"(
 server:

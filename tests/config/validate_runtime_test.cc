@@ -90,5 +90,36 @@ TEST(ValidateRuntime, LimitsThatSpanKeys) {
                           "most 299"));
 }
 
+TEST(ValidateRuntime, EtcdNeedsEndpointsOfOneKind) {
+  const auto with = [](const state::EtcdOptions& etcd) {
+    return FaultsAfter([&](RuntimeConfig& c) {
+      c.state.store = StateStoreKind::kEtcd;
+      c.state.etcd = etcd;
+    });
+  };
+  EXPECT_THAT(with({.endpoints = {"http://127.0.0.1:2379", "http://[::1]:2379"}}), ElementsAre());
+  EXPECT_THAT(with({.endpoints = {"https://e:1"}, .ca_file = "a", .certificate_file = "c", .key_file = "k"}),
+              ElementsAre());
+  EXPECT_THAT(with({}), ElementsAre("configuration: state.etcd.endpoints: is empty while state.store is etcd; allowed: "
+                                    "http://HOST:PORT, https://HOST:PORT"));
+  EXPECT_THAT(with({.endpoints = {"e:2379"}}),
+              ElementsAre("configuration: state.etcd.endpoints: \"e:2379\" is not an endpoint; allowed: "
+                          "http://HOST:PORT, https://HOST:PORT"));
+  EXPECT_THAT(with({.endpoints = {"https://e:1", "http://e:2"}}),
+              ElementsAre("configuration: state.etcd.endpoints: \"http://e:2\" is not https as the first one is; "
+                          "allowed: http for all, or https for all"));
+  EXPECT_THAT(with({.endpoints = {"http://e:1"}, .ca_file = "a"}),
+              ElementsAre("configuration: state.etcd: has files for TLS, but endpoints without it; allowed: "
+                          "https://HOST:PORT"));
+  EXPECT_THAT(with({.endpoints = {"https://e:1"}, .key_file = "k", .username = "u"}),
+              ElementsAre("configuration: state.etcd.cert_file: is empty while its partner is set; allowed: cert_file "
+                          "and key_file together, or neither",
+                          "configuration: state.etcd.password_file: is empty while its partner is set; allowed: "
+                          "username and password_file together, or neither"));
+  EXPECT_THAT(with({.endpoints = {"http://e:1"}, .prefix = "sluice"}),
+              ElementsAre("configuration: state.etcd.prefix: \"sluice\" is not a prefix; allowed: a name between "
+                          "slashes, such as /sluice/default/"));
+}
+
 }  // namespace
 }  // namespace sluice::config

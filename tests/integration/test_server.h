@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "config/config_loader.h"
 #include "config/qos_file.h"
+#include "config/rollout_file.h"
 #include "engine/backend/synthetic_backend.h"
 #include "gtest/gtest.h"
 #include "services/server.h"
@@ -34,6 +35,7 @@ struct TestServerOptions {
   std::string flags_file;              // in place of the flags above; watched
   flags::LayerContent flag_variables;  // what the environment says
   std::string qos_file;                // policies and quotas; watched
+  std::string rollouts_file;           // watched
   bool enforce_policies = false;       // the flag qos_policy without dry_run
   const Clock* clock = nullptr;        // in place of the system's; outlives the server
   bool metrics = false;                // needed for Scrape; the listener takes two seconds to close
@@ -68,6 +70,12 @@ class TestServer {
       SLUICE_CHECK(qos.ok(), "the test's policies are valid");
       parts.qos = *std::move(qos);
       parts.qos_file = o.qos_file;
+    }
+    if (!o.rollouts_file.empty()) {
+      auto rollouts = config::LoadRolloutFile(o.rollouts_file);
+      SLUICE_CHECK(rollouts.ok(), "the test's rollouts are valid");
+      parts.rollouts = *std::move(rollouts);
+      parts.rollouts_file = o.rollouts_file;
     }
     if (!o.flags_file.empty()) {
       auto layers = config::LoadFlagLayers(o.flags_file, nullptr);

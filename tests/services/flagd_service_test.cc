@@ -127,6 +127,16 @@ class FlagdServiceTest : public testing::Test {
   RequestFlow flow_{{gate_, qos_.engine, qos_.breakers, models_, arms_, nullptr, probe_, clock_}, {}};
   flags::FlagSources sources_{gate_, {}, [](const flags::FlagUpdate&) {}};
   FlagControl control_{sources_, gate_, nullptr, clock_};
+  RolloutControl rollout_control_{{.flags = sources_,
+                                   .arms = arms_,
+                                   .breakers = qos_.breakers,
+                                   .webhooks = qos_control_.webhooks,
+                                   .metrics = metrics_,
+                                   .clock = clock_,
+                                   .store = nullptr,
+                                   .replica = "test",
+                                   .journal = nullptr,
+                                   .rss_bytes = nullptr}};
   CallGuard guard_;
   DoorContext doors_{.flow = flow_,
                      .models = models_,
@@ -139,6 +149,7 @@ class FlagdServiceTest : public testing::Test {
                      .decisions = qos_.decisions,
                      .qos_control = qos_control_.control,
                      .breakers = qos_.breakers,
+                     .rollout_control = rollout_control_,
                      .clock = clock_,
                      .request_drain = [](Duration) {},
                      .state = [] { return std::string("ready"); }};

@@ -120,6 +120,16 @@ class NativeDoorTest : public testing::Test {
   RequestFlow flow_{{gate_, qos_.engine, qos_.breakers, models_, arms_, nullptr, probe_, clock_}, {}};
   flags::FlagSources sources_{gate_, {}, [](const flags::FlagUpdate&) {}};
   FlagControl control_{sources_, gate_, nullptr, clock_};
+  RolloutControl rollout_control_{{.flags = sources_,
+                                   .arms = arms_,
+                                   .breakers = qos_.breakers,
+                                   .webhooks = qos_control_.webhooks,
+                                   .metrics = metrics_,
+                                   .clock = clock_,
+                                   .store = nullptr,
+                                   .replica = "test",
+                                   .journal = nullptr,
+                                   .rss_bytes = nullptr}};
   std::atomic<int64_t> drained_with_ms_{-1};
   // SHA-256 of "secret" and "root".
   CallGuard guard_{{{.name = "app",
@@ -143,6 +153,7 @@ class NativeDoorTest : public testing::Test {
       .decisions = qos_.decisions,
       .qos_control = qos_control_.control,
       .breakers = qos_.breakers,
+      .rollout_control = rollout_control_,
       .clock = clock_,
       .request_drain = [this](Duration grace) { drained_with_ms_ = static_cast<int64_t>(ToMillis(grace)); },
       .state = [] { return std::string("ready"); }};

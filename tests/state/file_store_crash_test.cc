@@ -15,6 +15,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "state/file_store.h"
+#include "tests/state/watch_log.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_folder.h"
 
@@ -124,6 +125,33 @@ TEST(FileStoreCrashTest, ProcessesShareOneStore) {
   ASSERT_THAT(store, IsOk());
   EXPECT_EQ((*store)->Get("count")->value, std::to_string(kProcesses * kEach));
   EXPECT_EQ((*store)->List("")->revision, uint64_t{kProcesses * kEach});
+}
+
+TEST(FileStoreCrashTest, EntriesOfAKilledProcessVanish) {
+  const test::TempFolder folder;
+  const Child child([&](int pipe) {
+    const auto store = FileStore::Open(folder.path().string());
+    if (!store.ok()) _exit(1);
+    const auto session = (*store)->BeginSession(kMinSessionTtl);
+    if (!session.ok() || !(*store)->Put("leader", "child", 0, {.session = session->get()}).ok()) _exit(2);
+    if (write(pipe, "x", 1) != 1) _exit(3);
+    while (true) pause();
+  });
+  char done = 0;
+  ASSERT_EQ(read(child.pipe(), &done, 1), 1);
+  const auto store = FileStore::Open(folder.path().string());
+  ASSERT_THAT(store, IsOk());
+  WatchLog log;
+  const auto watch = (*store)->Watch("", log.Callback());
+  log.Await({{"leader", "child"}});
+  const auto session = (*store)->BeginSession(kMinSessionTtl);
+  ASSERT_THAT(session, IsOk());
+  EXPECT_THAT((*store)->Put("leader", "parent", 0, {.session = session->get()}),
+              test::StatusIs(absl::StatusCode::kAborted));
+  child.Kill();
+  child.Wait();
+  log.Await({});  // by itself
+  EXPECT_THAT((*store)->Put("leader", "parent", 0, {.session = session->get()}), IsOk());
 }
 
 }  // namespace
