@@ -1,7 +1,6 @@
 // From targeting key to bucket: pure, deterministic, the same on every replica and in other SDKs.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -22,10 +21,6 @@ struct KeyHash {
 
 // hash_version 2: MD5("<salt>-<key>"); 1: the ancestor's MD5(key + salt).
 KeyHash HashKey(int hash_version, std::string_view salt, std::string_view targeting_key);
-
-// The same, and beside it HashKey(2, variant_salt, targeting_key): sooner than one after the other.
-std::array<KeyHash, 2> HashKeyTwice(int hash_version, std::string_view salt, std::string_view variant_salt,
-                                    std::string_view targeting_key);
 
 // hash_version 2: `first` of the hash mod 10000 (the shards of Eppo's Universal Flag Configuration, so that its SDKs
 // agree). Modulo bias: 2.3e-6 relative.

@@ -1,5 +1,4 @@
 // The way of one decision; see FlagSet::Evaluate.
-#include <optional>
 #include <string>
 
 #include "flags/flag_set.h"
@@ -28,6 +27,29 @@ DrawTrace TraceDraw(const std::string& salt, int hash_version, const KeyHash& ha
   return {salt, hash_version, fmt::format("{:08x}", hash.first), bucket, threshold};
 }
 
+// Compares the key's bucket with a percentage.
+void Split(const Flag& flag, RolloutBps bps, const EvaluationContext& context, Decision* d, Explanation* trace) {
+  if (bps == 0 || bps == kBuckets) {
+    d->reason = Reason::kStatic;
+    d->in = bps != 0;
+    return;
+  }
+  if (context.targeting_key.empty()) {
+    d->reason = Reason::kTargetingKeyMissing;
+    d->in = false;
+    return;
+  }
+  const KeyHash hash = HashKey(flag.hash_version, flag.salt, context.targeting_key);
+  d->reason = Reason::kSplit;
+  d->bucket = static_cast<int32_t>(hash.first % (flag.hash_version == 1 ? 100 : kBuckets));
+  d->threshold = SplitThreshold(flag.hash_version, bps);
+  d->sample = hash.second;
+  d->in = static_cast<uint32_t>(d->bucket) < d->threshold;
+  if (trace != nullptr) {
+    trace->split = TraceDraw(flag.salt, flag.hash_version, hash, static_cast<uint32_t>(d->bucket), d->threshold);
+  }
+}
+
 bool AllMatch(const Rule& rule, const EvaluationContext& context, Explanation* trace) {
   for (const Condition& condition : rule.when) {
     if (Matches(condition, context)) continue;
@@ -44,12 +66,6 @@ bool AllMatch(const Rule& rule, const EvaluationContext& context, Explanation* t
 }
 
 }  // namespace
-
-// The hash that chooses between variants, made beside the percentage's: a key that is in needs it next.
-struct FlagSet::VariantDraw {
-  std::string_view salt;  // empty: there is nothing to choose between
-  std::optional<KeyHash> hash;
-};
 
 Decision FlagSet::Evaluate(std::string_view flag, const EvaluationContext& context, const Decision* parent) const {
   const int index = IndexOf(flag);
@@ -126,45 +142,12 @@ Decision FlagSet::EvaluateAt(int index, const EvaluationContext& context, const 
   return d;
 }
 
-// Compares the key's bucket with a percentage.
-void FlagSet::Split(const Flag& flag, RolloutBps bps, const EvaluationContext& context, VariantDraw* draw, Decision* d,
-                    Explanation* trace) {
-  if (bps == 0 || bps == kBuckets) {
-    d->reason = Reason::kStatic;
-    d->in = bps != 0;
-    return;
-  }
-  if (context.targeting_key.empty()) {
-    d->reason = Reason::kTargetingKeyMissing;
-    d->in = false;
-    return;
-  }
-  KeyHash hash;
-  if (draw->salt.empty()) {
-    hash = HashKey(flag.hash_version, flag.salt, context.targeting_key);
-  } else {
-    const auto both = HashKeyTwice(flag.hash_version, flag.salt, draw->salt, context.targeting_key);
-    hash = both[0];
-    draw->hash = both[1];
-  }
-  d->reason = Reason::kSplit;
-  d->bucket = static_cast<int32_t>(hash.first % (flag.hash_version == 1 ? 100 : kBuckets));
-  d->threshold = SplitThreshold(flag.hash_version, bps);
-  d->sample = hash.second;
-  d->in = static_cast<uint32_t>(d->bucket) < d->threshold;
-  if (trace != nullptr) {
-    trace->split = TraceDraw(flag.salt, flag.hash_version, hash, static_cast<uint32_t>(d->bucket), d->threshold);
-  }
-}
-
 void FlagSet::Choose(int index, const EvaluationContext& context, Decision* d, Explanation* trace) const {
   const Flag& flag = spec_.flags[index];
   const bool program = flag.targeting != nullptr;
-  VariantDraw draw;
-  if (!flag.variants.empty() && nodes_[index].only_variant < 0 && !program) draw.salt = nodes_[index].split_salt;
   const bool gated = flag.rollout_layer >= (program ? Layer::kRolloutStage : Layer::kRollback);
   if (gated) {
-    Split(flag, flag.rollout_bps, context, &draw, d, trace);
+    Split(flag, flag.rollout_bps, context, d, trace);
     if (!d->in) return;
   }
   if (program) {
@@ -177,14 +160,14 @@ void FlagSet::Choose(int index, const EvaluationContext& context, Decision* d, E
     return;
   }
   if (AskLists(flag, context, d, trace)) {
-    if (d->in) DrawVariant(index, context, draw, d, trace);
+    if (d->in) DrawVariant(index, context, d, trace);
     return;
   }
   for (const Rule& rule : flag.rules) {
-    if (AllMatch(rule, context, trace)) return ApplyRule(index, rule, context, &draw, d, trace);
+    if (AllMatch(rule, context, trace)) return ApplyRule(index, rule, context, d, trace);
   }
-  if (!gated) Split(flag, flag.rollout_bps, context, &draw, d, trace);
-  if (d->in) DrawVariant(index, context, draw, d, trace);
+  if (!gated) Split(flag, flag.rollout_bps, context, d, trace);
+  if (d->in) DrawVariant(index, context, d, trace);
 }
 
 bool FlagSet::AskLists(const Flag& flag, const EvaluationContext& context, Decision* d, Explanation* trace) const {
@@ -204,7 +187,7 @@ bool FlagSet::AskLists(const Flag& flag, const EvaluationContext& context, Decis
   return true;
 }
 
-void FlagSet::ApplyRule(int index, const Rule& rule, const EvaluationContext& context, VariantDraw* draw, Decision* d,
+void FlagSet::ApplyRule(int index, const Rule& rule, const EvaluationContext& context, Decision* d,
                         Explanation* trace) const {
   const Flag& flag = spec_.flags[index];
   d->reason = Reason::kTargetingMatch;
@@ -223,14 +206,13 @@ void FlagSet::ApplyRule(int index, const Rule& rule, const EvaluationContext& co
       d->in = true;
       break;
     case Rule::Then::kPercentage:
-      Split(flag, rule.bps, context, draw, d, trace);
+      Split(flag, rule.bps, context, d, trace);
       break;
   }
-  if (d->in) DrawVariant(index, context, *draw, d, trace);
+  if (d->in) DrawVariant(index, context, d, trace);
 }
 
-void FlagSet::DrawVariant(int index, const EvaluationContext& context, const VariantDraw& draw, Decision* d,
-                          Explanation* trace) const {
+void FlagSet::DrawVariant(int index, const EvaluationContext& context, Decision* d, Explanation* trace) const {
   const Flag& flag = spec_.flags[index];
   const Node& node = nodes_[index];
   if (flag.variants.empty()) return;
@@ -242,7 +224,7 @@ void FlagSet::DrawVariant(int index, const EvaluationContext& context, const Var
     d->in = false;
     return;
   } else {
-    const KeyHash hash = draw.hash ? *draw.hash : HashKey(2, draw.salt, context.targeting_key);
+    const KeyHash hash = HashKey(2, node.split_salt, context.targeting_key);
     const uint64_t at = uint64_t{hash.first % kBuckets} * node.weights;
     uint64_t end = uint64_t{flag.variants[0].weight} * kBuckets;
     while (at >= end) end += uint64_t{flag.variants[++chosen].weight} * kBuckets;  // `at` is below the sum of all

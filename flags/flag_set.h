@@ -88,15 +88,10 @@ class FlagSet {
   // `trace` null: nobody asks why.
   Decision EvaluateAt(int index, const EvaluationContext& context, const Decision* known_parent,
                       Explanation* trace) const;
-  struct VariantDraw;
-  static void Split(const Flag& flag, RolloutBps bps, const EvaluationContext& context, VariantDraw* draw, Decision* d,
-                    Explanation* trace);
   void Choose(int index, const EvaluationContext& context, Decision* d, Explanation* trace) const;
   bool AskLists(const Flag& flag, const EvaluationContext& context, Decision* d, Explanation* trace) const;
-  void ApplyRule(int index, const Rule& rule, const EvaluationContext& context, VariantDraw* draw, Decision* d,
-                 Explanation* trace) const;
-  void DrawVariant(int index, const EvaluationContext& context, const VariantDraw& draw, Decision* d,
-                   Explanation* trace) const;
+  void ApplyRule(int index, const Rule& rule, const EvaluationContext& context, Decision* d, Explanation* trace) const;
+  void DrawVariant(int index, const EvaluationContext& context, Decision* d, Explanation* trace) const;
   bool SameBuckets(int a, int b) const;
   double EffectiveShareAt(int index) const;
 

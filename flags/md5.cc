@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <utility>
 
 namespace sluice::flags {
 namespace {
@@ -35,43 +34,6 @@ void StoreLittle(uint32_t v, uint8_t* p) {
   for (int i = 0; i < 4; ++i) p[i] = static_cast<uint8_t>(v >> (8 * i));
 }
 
-// A block on its way through the 64 steps.
-struct Lane {
-  Lane(const std::array<uint32_t, 4>& state, const uint8_t* bytes)
-      : block(bytes), a(state[0]), b(state[1]), c(state[2]), d(state[3]) {}
-
-  template <int Round, uint32_t I>
-  [[gnu::always_inline]] void Step() {
-    constexpr uint32_t kFactor[4] = {1, 5, 3, 7}, kShift[4] = {0, 1, 5, 0};
-    uint32_t f = 0;
-    if constexpr (Round == 0) f = d ^ (b & (c ^ d));
-    if constexpr (Round == 1) f = (c & ~d) + (b & d);  // disjoint bits: the part without b need not wait for b
-    if constexpr (Round == 2) f = b ^ c ^ d;
-    if constexpr (Round == 3) f = c ^ (b | ~d);
-    const uint32_t word = LoadLittle(block + 4 * ((kFactor[Round] * I + kShift[Round]) % 16));
-    const uint32_t rotated = std::rotl(a + f + word + kSine[Round * 16 + I], kRotations[Round][I % 4]);
-    a = d;
-    d = c;
-    c = b;
-    b += rotated;
-  }
-
-  const uint8_t* block;
-  uint32_t a, b, c, d;
-};
-
-// A step waits for the one before it, so two lanes in step take hardly longer than one.
-template <int Round, uint32_t I, typename... Lanes>
-[[gnu::always_inline]] inline void StepAll(Lanes&... lanes) {
-  (lanes.template Step<Round, I>(), ...);
-}
-
-template <int Round, typename... Lanes>
-[[gnu::always_inline]] inline void MixAll(Lanes&... lanes) {
-  [&]<uint32_t... I>(std::integer_sequence<uint32_t, I...>) { (StepAll<Round, I>(lanes...), ...); }
-  (std::make_integer_sequence<uint32_t, 16>());
-}
-
 class Hasher {
  public:
   void Append(std::string_view part) {
@@ -81,49 +43,59 @@ class Hasher {
       std::memcpy(block_ + used_, part.data(), n);
       used_ += n;
       part.remove_prefix(n);
-      if (used_ == kBlockBytes) Compress(*this);
+      if (used_ == kBlockBytes) Compress();
     }
   }
 
-  // Leaves the last block, complete, to Compress.
-  void Pad() {
+  Md5Digest Finish() {
     block_[used_++] = 0x80;
     if (used_ > kLengthOffset) {
       std::memset(block_ + used_, 0, kBlockBytes - used_);
-      Compress(*this);
+      Compress();
     }
     std::memset(block_ + used_, 0, kLengthOffset - used_);
     const uint64_t bits = total_bytes_ * 8;
     StoreLittle(static_cast<uint32_t>(bits), block_ + kLengthOffset);
     StoreLittle(static_cast<uint32_t>(bits >> 32), block_ + kLengthOffset + 4);
-  }
-
-  template <typename... Hashers>
-  static void Compress(Hashers&... hashers) {
-    Run(std::pair<Hashers&, Lane>{hashers, Lane(hashers.state_, hashers.block_)}...);
-  }
-
-  Md5Digest Digest() const {
+    Compress();
     Md5Digest digest;
     for (size_t i = 0; i < 4; ++i) StoreLittle(state_[i], digest.data() + 4 * i);
     return digest;
   }
 
  private:
-  template <typename... Pairs>
-  static void Run(Pairs... pairs) {
-    MixAll<0>(pairs.second...);
-    MixAll<1>(pairs.second...);
-    MixAll<2>(pairs.second...);
-    MixAll<3>(pairs.second...);
-    (pairs.first.Take(pairs.second), ...);
+  // One round of 16 steps. Templates keep `Round` a constant, so that the loop unrolls into straight code.
+  template <int Round>
+  static void Mix(const uint32_t (&words)[16], uint32_t& a, uint32_t& b, uint32_t& c, uint32_t& d) {
+    constexpr uint32_t kFactor[4] = {1, 5, 3, 7}, kShift[4] = {0, 1, 5, 0};
+#pragma GCC unroll 16
+    for (uint32_t i = 0; i < 16; ++i) {
+      uint32_t f = 0;
+      if constexpr (Round == 0) f = d ^ (b & (c ^ d));
+      if constexpr (Round == 1) f = (c & ~d) + (b & d);  // disjoint bits: the part without b need not wait for b
+      if constexpr (Round == 2) f = b ^ c ^ d;
+      if constexpr (Round == 3) f = c ^ (b | ~d);
+      const uint32_t word = words[(kFactor[Round] * i + kShift[Round]) % 16];
+      const uint32_t rotated = std::rotl(a + f + word + kSine[Round * 16 + i], kRotations[Round][i % 4]);
+      a = d;
+      d = c;
+      c = b;
+      b += rotated;
+    }
   }
 
-  void Take(const Lane& lane) {
-    state_[0] += lane.a;
-    state_[1] += lane.b;
-    state_[2] += lane.c;
-    state_[3] += lane.d;
+  void Compress() {
+    uint32_t words[16];
+    for (size_t i = 0; i < 16; ++i) words[i] = LoadLittle(block_ + 4 * i);
+    auto [a, b, c, d] = state_;
+    Mix<0>(words, a, b, c, d);
+    Mix<1>(words, a, b, c, d);
+    Mix<2>(words, a, b, c, d);
+    Mix<3>(words, a, b, c, d);
+    state_[0] += a;
+    state_[1] += b;
+    state_[2] += c;
+    state_[3] += d;
     used_ = 0;
   }
 
@@ -140,19 +112,7 @@ Md5Digest Md5(std::string_view a, std::string_view b, std::string_view c) {
   hasher.Append(a);
   hasher.Append(b);
   hasher.Append(c);
-  hasher.Pad();
-  Hasher::Compress(hasher);
-  return hasher.Digest();
-}
-
-std::array<Md5Digest, 2> Md5Pair(const Md5Parts& x, const Md5Parts& y) {
-  Hasher one, two;
-  for (const std::string_view part : x) one.Append(part);
-  for (const std::string_view part : y) two.Append(part);
-  one.Pad();
-  two.Pad();
-  Hasher::Compress(one, two);
-  return {one.Digest(), two.Digest()};
+  return hasher.Finish();
 }
 
 }  // namespace sluice::flags

@@ -2,7 +2,6 @@
 
 #include <cmath>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "flags/flag.h"
@@ -36,18 +35,6 @@ TEST(BucketTest, GoldenVectors) {
   for (const Vector& v : vectors) {
     EXPECT_EQ(BucketV2(v.salt, v.key), v.v2) << v.salt << " " << v.key;
     EXPECT_EQ(BucketV1(v.salt, v.key), v.v1) << v.salt << " " << v.key;
-  }
-}
-
-TEST(BucketTest, TwoHashesAtOnceAreTheSameTwo) {
-  for (const int version : {1, 2}) {
-    for (const size_t length : {1, 40, 60, 200}) {
-      const std::string key(length, 'k');
-      const auto [gate, variant] = HashKeyTwice(version, "salt", "split-salt", key);
-      const KeyHash one = HashKey(version, "salt", key), two = HashKey(2, "split-salt", key);
-      EXPECT_EQ(std::pair(gate.first, gate.second), std::pair(one.first, one.second)) << version << " " << length;
-      EXPECT_EQ(std::pair(variant.first, variant.second), std::pair(two.first, two.second)) << version << " " << length;
-    }
   }
 }
 

@@ -37,19 +37,6 @@ TEST(Md5Test, PartsAreConcatenated) {
   EXPECT_NE(Md5("abc"), Md5("a", "c", "b"));
 }
 
-// Both orders of one and several blocks, also those whose padding needs one more.
-TEST(Md5Test, APairIsTwoDigests) {
-  const std::string text(200, 'x');
-  const std::string_view view = text;
-  for (const size_t one : {0, 1, 54, 55, 56, 63, 64, 65, 119, 120, 150}) {
-    for (const size_t two : {0, 55, 56, 64, 128, 199}) {
-      const auto [first, second] = Md5Pair({view.substr(0, one), "-", "a"}, {"b", view.substr(0, two), ""});
-      EXPECT_EQ(first, Md5(view.substr(0, one), "-", "a")) << one << ", " << two;
-      EXPECT_EQ(second, Md5("b", view.substr(0, two))) << one << ", " << two;
-    }
-  }
-}
-
 // Every length around the block borders, split at random places.
 TEST(Md5Test, AgreesWithOpenSsl) {
   const EVP_MD* reference = EVP_md5();
