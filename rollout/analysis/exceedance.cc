@@ -9,6 +9,16 @@ RatioTest TestFor(bool towards_worse) {
   return towards_worse ? RatioTest(1, {1.5, 2, 3, 5, 10}) : RatioTest(1, {0.1, 0.25, 0.5});
 }
 
+void Shorten(std::deque<Sketch>* history) {
+  uint64_t values = 0;
+  for (const Sketch& window : *history) values += window.count();
+  while (history->size() > Exceedance::kMaxHistory ||
+         (history->size() > Exceedance::kHistory && values - history->front().count() >= Exceedance::kMinHistory)) {
+    values -= history->front().count();
+    history->pop_front();
+  }
+}
+
 }  // namespace
 
 Exceedance::Exceedance(double scale, bool towards_worse)
@@ -33,7 +43,7 @@ void Exceedance::Add(const Strata& canary, const Strata& baseline) {
     }
     if (baseline[s].count() == 0) continue;
     history_[s].push_back(baseline[s]);
-    if (history_[s].size() > kHistory) history_[s].pop_front();
+    Shorten(&history_[s]);
   }
 }
 

@@ -22,8 +22,10 @@ using Strata = std::array<Sketch, kStrata>;
 // rounding never speaks against the hypothesis. A value.
 class Exceedance {
  public:
-  static constexpr size_t kHistory = 5;        // windows
-  static constexpr uint64_t kMinHistory = 60;  // values in them
+  // Windows: the newest kHistory, and as many before as it takes to have kMinHistory values: a hold-back of 1 % is
+  // thin.
+  static constexpr size_t kHistory = 5, kMaxHistory = 120;
+  static constexpr uint64_t kMinHistory = 60;
 
   // `towards_worse`: alternatives above 1, else below.
   Exceedance(double scale, bool towards_worse);
