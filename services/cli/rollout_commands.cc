@@ -13,6 +13,7 @@
 #include "nlohmann/json.hpp"
 #include "services/cli/client.h"
 #include "services/cli/evidence_page.h"
+#include "services/cli/rollout_simulate.h"
 #include "sluice/v1/rollout.grpc.pb.h"
 
 namespace sluice::cli {
@@ -200,20 +201,31 @@ const Command& RolloutSpec() {
       .name = "rollout",
       .operands =
           "[status [FLAG] | start FLAG | promote FLAG | hold FLAG | rollback FLAG | watch [FLAG] | history FLAG "
-          "| evidence FLAG | validate FILE]",
+          "| evidence FLAG | validate FILE | simulate]",
       .summary = "percentages that rise on evidence and fall by themselves",
       .options = {{"--reason", "TEXT", "start, promote, hold, rollback: why (required; kept in history and evidence)"},
                   {"--force", "", "start: in spite of the cool-down after a rollback"},
                   {"--epoch", "N", "only if the rollout is still at this epoch"},
                   {"--last", "N", "evidence: of so many moves (20)"},
-                  {"--html", "FILE", "evidence: write a page with plots"}},
+                  {"--html", "FILE", "evidence: write a page with plots"},
+                  {"--rate", "N", "simulate: requests a second (50)"},
+                  {"--share", "PERCENT", "simulate: of the canary (10)"},
+                  {"--base-error", "PERCENT", "simulate: of the baseline's requests (0.5)"},
+                  {"--errors", "RATIO", "simulate: the canary's error rate against it (1: it is not worse)"},
+                  {"--latency", "RATIO", "simulate: the canary's latencies against the baseline's (1)"},
+                  {"--sigma", "S", "simulate: of the log-normal latencies (0.6)"},
+                  {"--alpha", "A", "simulate: chance of a false alarm that is allowed (0.01)"},
+                  {"--minutes", "N", "simulate: how long each trial is watched (60)"},
+                  {"--trials", "N", "simulate: (1000)"},
+                  {"--seed", "N", "simulate: (1)"}},
       .examples =
           "  sluicectl rollout\n"
           "  sluicectl rollout start ttft_pipeline --reason \"new prefix index\"\n"
           "  sluicectl rollout watch\n"
           "  sluicectl rollout rollback ttft_pipeline --reason \"users complain\"\n"
           "  sluicectl rollout evidence ttft_pipeline --html evidence.html\n"
-          "  sluicectl rollout validate config/rollouts.yaml\n"};
+          "  sluicectl rollout validate config/rollouts.yaml\n"
+          "  sluicectl rollout simulate --rate 20 --share 10 --errors 5\n"};
   return spec;
 }
 
@@ -228,10 +240,12 @@ int RolloutCommand(const Args& args) {
       {"rollback", pb::OrderRolloutRequest::ROLLBACK}};
   const auto order = kOrders.find(verb);
   const bool named = order != kOrders.end() || verb == "history" || verb == "evidence" || verb == "validate";
-  if ((!named && verb != "status" && verb != "watch") || words.size() > 2 || (named && flag.empty())) {
+  if ((!named && verb != "status" && verb != "watch" && verb != "simulate") || words.size() > 2 ||
+      (named && flag.empty())) {
     return Usage("usage: " + RolloutSpec().operands);
   }
   if (verb == "validate") return Validate(flag);
+  if (verb == "simulate") return RolloutSimulate(args);
   const auto client = Client::Connect(args);
   if (!client.ok()) return Usage(std::string(client.status().message()));
   const auto stub = pb::RolloutService::NewStub(client->channel());
