@@ -43,6 +43,10 @@ std::vector<std::string> EnvironmentNames() {
   return names;
 }
 
+absl::StatusOr<config::RolloutFile> LoadRollouts(const std::string& path) {
+  return path.empty() ? config::RolloutFile{} : config::LoadRolloutFile(path);
+}
+
 // Serves until told to stop. SIGHUP reloads flags, policies and rollouts and keeps the last good set on error.
 int Serve(const ServerArgs& args, config::RuntimeConfig runtime, const sigset_t& signals) {
   const config::Environment env = [](const char* name) { return std::getenv(name); };
@@ -51,7 +55,7 @@ int Serve(const ServerArgs& args, config::RuntimeConfig runtime, const sigset_t&
   if (!layers.ok()) return Fail(layers.status());
   auto qos = config::LoadQosFile(args.qos_file, /*epoch=*/1);
   if (!qos.ok()) return Fail(qos.status());
-  auto rollouts = config::LoadRolloutFile(args.rollouts_file);
+  auto rollouts = LoadRollouts(args.rollouts_file);
   if (!rollouts.ok()) return Fail(rollouts.status());
   std::atomic<int64_t> requested_grace_ns{0};  // atomic: written by a handler, read here after the signal
   ServerParts parts{.flags = *std::move(layers),
@@ -85,7 +89,7 @@ int Serve(const ServerArgs& args, config::RuntimeConfig runtime, const sigset_t&
     if (signal != SIGHUP) break;
     (void)(*server)->ReloadFlags(LoadFlagFiles(flag_files), "SIGHUP");  // errors are logged and counted
     (void)(*server)->ReloadQos(config::LoadQosFile(args.qos_file, /*epoch=*/1), "SIGHUP");
-    (void)(*server)->ReloadRollouts(config::LoadRolloutFile(args.rollouts_file), "SIGHUP");
+    (void)(*server)->ReloadRollouts(LoadRollouts(args.rollouts_file), "SIGHUP");
   }
   (*server)->Drain(Duration(requested_grace_ns.load()));
   return 0;
@@ -97,8 +101,8 @@ int CheckFiles(const ServerArgs& args, const config::RuntimeConfig& runtime) {
   const auto layers = LoadFlagLayers(flag_files, [](const char* name) { return std::getenv(name); });
   const absl::Status flags =
       layers.ok() ? flags::FlagSet::Create(flags::MergeLayers(*layers), /*epoch=*/1).status() : layers.status();
-  for (const absl::Status& status : {flags, config::LoadQosFile(args.qos_file, /*epoch=*/1).status(),
-                                     config::LoadRolloutFile(args.rollouts_file).status()}) {
+  for (const absl::Status& status :
+       {flags, config::LoadQosFile(args.qos_file, /*epoch=*/1).status(), LoadRollouts(args.rollouts_file).status()}) {
     if (!status.ok()) return Fail(status);
   }
   std::puts("configuration ok");
@@ -108,6 +112,8 @@ int CheckFiles(const ServerArgs& args, const config::RuntimeConfig& runtime) {
 int Main(int argc, char** argv) {
   auto args = ParseServerArgs({argv + 1, argv + argc});
   if (!args.ok()) return Fail(args.status());
+  // This option came later than the others: a command line without it still starts where there is no such file.
+  if (args->rollouts_file.empty() && std::filesystem::exists(kDefaultRollouts)) args->rollouts_file = kDefaultRollouts;
   switch (args->command) {
     case ServerCommand::kHelp:
       std::fputs(ServerHelp(), stdout);

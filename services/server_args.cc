@@ -95,7 +95,7 @@ usage: sluice-server [options]
   --config FILE           settings, every key explained inside (config/runtime.yaml)
   --flags FILE            feature flags (config/feature-flags.yaml); a change takes effect at once
   --qos FILE              QoS policies and quotas (config/qos-policies.yaml); a change takes effect at once
-  --rollouts FILE         rollouts of flags (config/rollouts.yaml); a change takes effect at once
+  --rollouts FILE         rollouts of flags (config/rollouts.yaml if it exists); a change takes effect at once
   --model NAME=PATH       serve this GGUF file under NAME; may be repeated, the first is the default model.
                           PATH may be 'synthetic:' for a deterministic model without a file (tests, load)
   --api-keys FILE         callers and their rights; needed to listen beyond this machine

@@ -13,12 +13,14 @@ namespace sluice::services {
 
 enum class ServerCommand { kServe, kCheck, kHelp, kProbeModel, kQuantize };
 
+inline constexpr const char* kDefaultRollouts = "config/rollouts.yaml";
+
 struct ServerArgs {
   ServerCommand command = ServerCommand::kServe;
   std::string config_file = "config/runtime.yaml";
   std::string flags_file = "config/feature-flags.yaml";
   std::string qos_file = "config/qos-policies.yaml";
-  std::string rollouts_file = "config/rollouts.yaml";
+  std::string rollouts_file;                                 // empty: kDefaultRollouts where it exists, else none
   std::string api_keys_file, grpc_address, metrics_address;  // empty: as configured
   std::vector<std::pair<std::string, std::string>> models;   // NAME=PATH
   std::vector<std::string> positional;

@@ -19,11 +19,6 @@ from chart import CHART, ROOT
 
 BIN = pathlib.Path(sys.argv.pop(1)).resolve()
 VALUES, SCHEMA = CHART / "values.yaml", json.loads((CHART / "values.schema.json").read_text())
-# What the chart renders and the server does not have yet: metrics, options of the command line, keys of runtime.yaml.
-# The tests fail when one of them has arrived: then take it out here.
-WAITING = set()
-WAITING_OPTIONS = set()
-WAITING_KEYS = set()
 # What Prometheus adds when it scrapes.
 TARGET_LABELS = {"namespace", "pod", "job", "instance", "le", "sluice_track", "rollouts_pod_template_hash"}
 # Free by nature: somebody else's shapes.
@@ -158,14 +153,9 @@ class Metrics(unittest.TestCase):
         for where, expression in expressions():
             for name, labels in metrics_in(expression):
                 seen += 1
-                if name in WAITING:
-                    continue
                 self.assertIn(name, self.have, where)
                 self.assertLessEqual(labels - TARGET_LABELS, self.have[name], f"{where}: labels of {name}")
         self.assertGreater(seen, 60)
-
-    def test_what_is_waited_for_has_not_arrived(self):
-        self.assertEqual(WAITING & set(self.have), set(), "has arrived: take it out of WAITING")
 
     def test_the_check_sees_unknown_names(self):
         self.assertEqual(list(metrics_in('rate(sluice_nope_total{fault="server",x=~"a{2}"}[5m]) / vllm:y')),
@@ -175,18 +165,21 @@ class Metrics(unittest.TestCase):
 class Accepted(unittest.TestCase):
     """The real programs take what the chart renders."""
 
-    def check(self, runtime):
-        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-            file.write(yaml.safe_dump(runtime))
-            file.flush()
-            return chart.run(BIN / "sluice-server", "--config", file.name, "--check")
+    def check(self, maps):
+        options = {"runtime": "--config", "flags": "--flags", "policies": "--qos", "rollouts": "--rollouts"}
+        with tempfile.TemporaryDirectory() as name:
+            words = ["--check"]
+            for volume, option in options.items():
+                for file, text in maps[f"sluice-{volume}"].items():
+                    (pathlib.Path(name) / file).write_text(text)
+                    words += [option, pathlib.Path(name) / file]
+            return chart.run(BIN / "sluice-server", *words)
 
     def test_config_maps_of_every_case(self):
         for golden in sorted(chart.GOLDEN.glob("*.golden")):
             objects = chart.documents(golden.read_text())
             maps = {each["metadata"]["name"]: each["data"] for each in objects if each["kind"] == "ConfigMap"}
-            runtime = yaml.safe_load(maps["sluice-runtime"]["runtime.yaml"])
-            done = self.check({key: value for key, value in runtime.items() if key not in WAITING_KEYS})
+            done = self.check(maps)
             self.assertEqual((done.returncode, done.stdout), (0, "configuration ok\n"), golden.name + done.stderr)
             for name, key, command in (("sluice-flags", "feature-flags.yaml", "flags"),
                                        ("sluice-flags-canary", "feature-flags.yaml", "flags"),
@@ -205,14 +198,7 @@ class Accepted(unittest.TestCase):
             for each in chart.documents(golden.read_text()):
                 if each["kind"] in ("Deployment", "Rollout"):
                     used |= {word.split("=")[0] for word in chart.pod_of(each)["containers"][0]["args"]}
-        self.assertEqual(used - known, WAITING_OPTIONS)
-
-    def test_waiting_keys_are_still_unknown(self):
-        full = chart.documents((chart.GOLDEN / "full-values.golden").read_text())
-        runtime = yaml.safe_load(chart.named(full, "ConfigMap", "sluice-runtime")["data"]["runtime.yaml"])
-        for key in WAITING_KEYS:
-            self.assertIn(key, runtime)
-            self.assertIn(f"{key}: unknown key", self.check(runtime).stderr, "has arrived: take it out of WAITING_KEYS")
+        self.assertEqual(used - known, set())
 
 
 class Alerts(unittest.TestCase):

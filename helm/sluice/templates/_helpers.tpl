@@ -115,6 +115,12 @@ metadata:
 {{- else }}{{ .Files.Get "files/qos-policies.yaml" }}{{ end }}
 {{- end }}
 
+{{- define "sluice.rollouts" -}}
+{{- if .Values.rollouts }}{{ toYaml .Values.rollouts }}
+{{- else if eq .Values.state.store "none" }}{rollouts: []}
+{{- else }}{{ .Files.Get "files/rollouts.yaml" }}{{ end }}
+{{- end }}
+
 {{- define "sluice.resources" -}}
 {{- $presets := dict
   "none" (dict)

@@ -61,9 +61,7 @@ args:
   - --config=/etc/sluice/runtime/runtime.yaml
   - --flags=/etc/sluice/flags/feature-flags.yaml
   - --qos=/etc/sluice/policies/qos-policies.yaml
-  {{- if $v.rollouts }}
   - --rollouts=/etc/sluice/rollouts/rollouts.yaml
-  {{- end }}
   {{- with $v.extraArgs }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -91,10 +89,8 @@ volumeMounts:
   - {name: runtime, mountPath: /etc/sluice/runtime, readOnly: true}
   - {name: flags, mountPath: /etc/sluice/flags, readOnly: true}
   - {name: policies, mountPath: /etc/sluice/policies, readOnly: true}
-  - {name: tmp, mountPath: /tmp}
-  {{- if $v.rollouts }}
   - {name: rollouts, mountPath: /etc/sluice/rollouts, readOnly: true}
-  {{- end }}
+  - {name: tmp, mountPath: /tmp}
   {{- if ne $v.model.source "bundled" }}
   - {name: model, mountPath: /models, readOnly: true}
   {{- end }}
@@ -132,10 +128,8 @@ volumeMounts:
 - {name: runtime, configMap: {name: {{ $name }}-runtime}}
 - {name: flags, configMap: {name: {{ $name }}-flags{{ if eq .track "canary" }}-canary{{ end }}}}
 - {name: policies, configMap: {name: {{ $name }}-policies}}
-- {name: tmp, emptyDir: {medium: Memory, sizeLimit: 64Mi}}
-{{- if $v.rollouts }}
 - {name: rollouts, configMap: {name: {{ $name }}-rollouts}}
-{{- end }}
+- {name: tmp, emptyDir: {medium: Memory, sizeLimit: 64Mi}}
 {{- if eq $v.model.source "pvc" }}
 - {name: model, persistentVolumeClaim: {claimName: {{ $v.model.claim }}, readOnly: true}}
 {{- else if eq $v.model.source "download" }}
