@@ -90,7 +90,7 @@ class Replica:
         """What a supervisor does: a process that dies is started again."""
         while not self.stopping:
             self.process.wait()
-            if not self.stopping:
+            if not self.stopping and self.restarts < 100:
                 self.restarts += 1
                 self.start()
 
@@ -137,9 +137,13 @@ class Story:
             self.etcd = Etcd(folder)
             env |= {"SLUICE_STATE_STORE": "etcd", "SLUICE_STATE_ETCD_ENDPOINTS": self.etcd.endpoint}
         self.replicas = [Replica(options, folder, i, env) for i in range(3)]
-        for replica in self.replicas:
-            self.wait(30, lambda r=replica: r.ctl("status", "--wait", "10").returncode == 0, "a server is ready")
         self.load = []
+        try:
+            for replica in self.replicas:
+                self.wait(30, lambda r=replica: r.ctl("status", "--wait", "10").returncode == 0, "a server is ready")
+        except AssertionError:
+            self.close()
+            raise
 
     def wait(self, seconds, condition, what):
         end = time.monotonic() + seconds
@@ -227,8 +231,9 @@ def main():
     options = parser.parse_args()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="sluice_rollout_"))
     print(f"3 replicas, synthetic backend, {options.rate:g} requests/s, store: {options.store}", flush=True)
-    story = Story(options, folder)
+    story = None
     try:
+        story = Story(options, folder)
         for part in options.part:
             story.healthy() if part == "healthy" else story.fault(part)
     except BaseException:
@@ -236,7 +241,8 @@ def main():
         options.keep = True
         raise
     finally:
-        story.close()
+        if story:
+            story.close()
         if not options.keep:
             subprocess.run(["rm", "-r", str(folder)], check=False)
 
