@@ -1,9 +1,9 @@
 #include "rollout/rollouts.h"
 
 #include <algorithm>
-#include <charconv>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "fmt/format.h"
@@ -16,18 +16,6 @@ constexpr int kMostSteps = 8;         // of one Tick and rollout
 
 // What the store keeps under a flag's trips.
 std::string TripsOf(std::string_view flag) { return fmt::format("{}flag/{}/trip/", kRoot, flag); }
-
-uint64_t RevisionOf(const std::map<std::string, state::Entry>& mirror, const std::string& key) {
-  const auto it = mirror.find(key);
-  return it == mirror.end() ? 0 : it->second.revision;
-}
-
-// 0: no number.
-uint64_t AttemptOf(const std::string& text) {
-  uint64_t attempt = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), attempt);
-  return error == std::errc() && end == text.data() + text.size() ? attempt : 0;
-}
 
 bool IsMilestone(const RolloutState& before, const RolloutState& after) {
   return before.bps != after.bps || after.phase == Phase::kComplete || after.phase == Phase::kRolledBack;
@@ -56,13 +44,47 @@ void Rollouts::Follow(const absl::StatusOr<state::Changes>& changes) {
   if (parts_.wake) parts_.wake();
 }
 
+// A store that hangs says nothing: neither the watch nor a call fails for a while. The session is what ends then.
 Duration Rollouts::LostFor() const {
+  const MonoTime now = parts_.clock.Now();
   MutexLock lock(mu_);
-  return store_error_.empty() ? Duration::zero() : parts_.clock.Now() - lost_since_;
+  MonoTime since = kInfiniteFuture;
+  if (!store_error_.empty()) since = lost_since_;
+  if (silent_since_) since = std::min(since, *silent_since_);
+  if (session_ != nullptr) since = std::min(since, session_->alive_until());
+  return since <= now ? std::max(Duration(1), now - since) : Duration::zero();
+}
+
+void Rollouts::NoteAnswer(const absl::Status& status, MonoTime asked) {
+  MutexLock lock(mu_);
+  if (status.code() != absl::StatusCode::kUnavailable) {
+    silent_since_.reset();
+  } else if (!silent_since_) {
+    silent_since_ = asked;
+  }
+}
+
+std::vector<Rollouts::OfFlag*> Rollouts::Flags() {
+  MutexLock lock(local_);
+  std::vector<OfFlag*> all;
+  for (const auto& [flag, of] : flags_) all.push_back(of.get());
+  return all;
+}
+
+std::optional<state::Entry> Rollouts::Find(const std::string& key) const {
+  MutexLock lock(mu_);
+  const auto it = mirror_.find(key);
+  return it == mirror_.end() ? std::nullopt : std::optional(it->second);
+}
+
+RolloutState Rollouts::StateOf(const OfFlag& of) const {
+  MutexLock lock(local_);
+  return of.replica.view().state();
 }
 
 void Rollouts::Configure(std::vector<RolloutSpec> specs, Duration window) {
   std::map<std::string, std::unique_ptr<OfFlag>> next;
+  MutexLock lock(local_);
   if (window != window_) index_ = 0;
   window_ = window;
   for (RolloutSpec& spec : specs) {
@@ -89,9 +111,12 @@ void Rollouts::Configure(std::vector<RolloutSpec> specs, Duration window) {
   publish_now_ = true;
 }
 
-void Rollouts::Absorb(OfFlag& of, const Mirror& mirror) {
+void Rollouts::Absorb(OfFlag& of) {
   const std::string& flag = of.replica.spec().flag;
-  if (const auto it = mirror.find(StateKey(flag)); it != mirror.end()) {
+  const std::string trips = TripsOf(flag);
+  MutexLock lock(mu_);
+  if (const auto it = mirror_.find(StateKey(flag)); it != mirror_.end() && it->second.revision != of.revision) {
+    of.revision = it->second.revision;
     const auto state = DecodeRolloutState(it->second.value);
     if (state.ok()) {
       of.replica.Absorb(*state);
@@ -99,36 +124,49 @@ void Rollouts::Absorb(OfFlag& of, const Mirror& mirror) {
       LogError("state ignored", {{"key", it->first}, {"error", std::string(state.status().message())}});
     }
   }
-  const std::string trips = TripsOf(flag);
-  for (auto it = mirror.lower_bound(trips); it != mirror.end() && it->first.starts_with(trips); ++it) {
-    const uint64_t attempt = AttemptOf(it->first.substr(trips.size()));
+  for (auto it = mirror_.lower_bound(trips); it != mirror_.end() && it->first.starts_with(trips); ++it) {
+    uint64_t attempt = 0;
+    if (!absl::SimpleAtoi(it->first.substr(trips.size()), &attempt)) continue;
     of.replica.Learn(attempt);
     if (of.own_trip_attempt == attempt) of.own_trip.reset();  // the store has it, from whomever
   }
-  const RolloutState& state = of.replica.view().state();
-  if (of.own_trip && of.own_trip_attempt < state.attempt) of.own_trip.reset();
+  if (of.own_trip && of.own_trip_attempt < of.replica.view().state().attempt) of.own_trip.reset();
+}
+
+void Rollouts::AbsorbAll() {
+  for (auto& [flag, of] : flags_) Absorb(*of);
+}
+
+void Rollouts::Tell(OfFlag& of) {
+  const RolloutState state = StateOf(of);
   for (const Transition& transition : state.history) {
-    if (transition.epoch > of.told_epoch && parts_.told) parts_.told(flag, transition);
+    if (transition.epoch > of.told_epoch && parts_.told) parts_.told(of.replica.spec().flag, transition);
   }
   of.told_epoch = std::max(of.told_epoch, state.epoch);
 }
 
-std::vector<ReplicaRecord> Rollouts::Records(const Mirror& mirror) {
-  std::map<std::string, Decoded> known;
-  std::vector<ReplicaRecord> records;
-  for (auto it = mirror.lower_bound(std::string(kReplicas)); it != mirror.end(); ++it) {
-    if (!it->first.starts_with(kReplicas)) break;
-    Decoded& decoded = known[it->first];
-    decoded = std::move(decoded_[it->first]);
-    if (decoded.revision != it->second.revision) {
-      decoded = {.revision = it->second.revision, .record = DecodeReplicaRecord(it->second.value)};
-      if (!decoded.record.ok()) {
-        LogError("state ignored", {{"key", it->first}, {"error", std::string(decoded.record.status().message())}});
-      }
+std::vector<ReplicaRecord> Rollouts::Records() {
+  std::vector<state::Entry> news;
+  {
+    MutexLock lock(mu_);
+    std::erase_if(decoded_, [this](const auto& known)
+                                ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return !mirror_.contains(known.first); });
+    for (auto it = mirror_.lower_bound(std::string(kReplicas)); it != mirror_.end(); ++it) {
+      if (!it->first.starts_with(kReplicas)) break;
+      if (decoded_[it->first].revision != it->second.revision) news.push_back(it->second);
     }
+  }
+  for (const state::Entry& entry : news) {
+    Decoded& decoded = decoded_[entry.key];
+    decoded = {.revision = entry.revision, .record = DecodeReplicaRecord(entry.value)};
+    if (!decoded.record.ok()) {
+      LogError("state ignored", {{"key", entry.key}, {"error", std::string(decoded.record.status().message())}});
+    }
+  }
+  std::vector<ReplicaRecord> records;
+  for (const auto& [key, decoded] : decoded_) {
     if (decoded.record.ok()) records.push_back(*decoded.record);
   }
-  decoded_ = std::move(known);
   return records;
 }
 
@@ -172,42 +210,63 @@ void Rollouts::Serve() {
   }
 }
 
-void Rollouts::Publish(WallTime now) {
-  for (auto& [flag, of] : flags_) {
-    if (!of->own_trip) continue;
-    const auto put = parts_.store.Put(TripKey(flag, of->own_trip_attempt), Encode(*of->own_trip), 0);
-    if (put.ok() || put.status().code() == absl::StatusCode::kAborted) of->own_trip.reset();
+void Rollouts::PublishTrips() {
+  for (OfFlag* const of : Flags()) {
+    std::optional<Trip> trip;
+    std::string key;
+    {
+      MutexLock lock(local_);
+      if (!of->own_trip) continue;
+      trip = of->own_trip;
+      key = TripKey(of->replica.spec().flag, of->own_trip_attempt);
+    }
+    const MonoTime asked = parts_.clock.Now();
+    const absl::Status put = parts_.store.Put(key, Encode(*trip), 0).status();
+    NoteAnswer(put, asked);
+    if (!put.ok() && put.code() != absl::StatusCode::kAborted) continue;
+    MutexLock lock(local_);
+    if (key == TripKey(of->replica.spec().flag, of->own_trip_attempt)) of->own_trip.reset();
   }
-  if (!publish_now_) return;
-  if (session_ == nullptr || session_->alive_until() <= parts_.clock.Now()) {
-    session_.reset();
-    auto begun = parts_.store.BeginSession(parts_.session_ttl);
-    if (!begun.ok()) return;
-    session_ = *std::move(begun);
+}
+
+absl::Status Rollouts::Publish() {
+  std::shared_ptr<state::Session> session;
+  {
+    MutexLock lock(mu_);
+    session = session_;
   }
-  ReplicaRecord record{.replica = parts_.replica, .now = now, .flags = {}};
-  for (auto& [flag, of] : flags_) {
-    ReplicaRecord::OfFlag& out = record.flags[flag];
-    out.epoch = of->served.epoch;
-    out.windows.assign(of->replica.windows().begin(), of->replica.windows().end());
-    out.examples = of->replica.examples();
+  if (session == nullptr || session->alive_until() <= parts_.clock.Now()) {
+    SLUICE_ASSIGN_OR_RETURN(session, parts_.store.BeginSession(parts_.session_ttl));
+    std::shared_ptr<state::Session> ended = session;  // its end may wait for the store
+    MutexLock lock(mu_);
+    session_.swap(ended);
+  }
+  ReplicaRecord record{.replica = parts_.replica, .now = {}, .flags = {}};
+  {
+    MutexLock lock(local_);
+    publish_now_ = false;
+    record.now = window_clock_.Now();
+    for (auto& [flag, of] : flags_) {
+      ReplicaRecord::OfFlag& out = record.flags[flag];
+      out.epoch = of->served.epoch;
+      out.windows.assign(of->replica.windows().begin(), of->replica.windows().end());
+      out.examples = of->replica.examples();
+    }
   }
   const std::string key = ReplicaKey(parts_.replica);
   const auto before = parts_.store.Get(key);
-  if (!before.ok() && before.status().code() != absl::StatusCode::kNotFound) return;
-  const auto put =
-      parts_.store.Put(key, Encode(record), before.ok() ? before->revision : 0, {.session = session_.get()});
-  publish_now_ = !put.ok();
+  if (!before.ok() && before.status().code() != absl::StatusCode::kNotFound) return before.status();
+  return parts_.store.Put(key, Encode(record), before.ok() ? before->revision : 0, {.session = session.get()}).status();
 }
 
 absl::Status Rollouts::Keep(OfFlag& of, uint64_t revision, const RolloutState& next, const state::PutOptions& options) {
-  const auto put = parts_.store.Put(StateKey(next.flag), Encode(next), revision, options);
-  if (!put.ok()) return put.status();
-  {
-    MutexLock lock(mu_);
-    mirror_[StateKey(next.flag)] = {.key = StateKey(next.flag), .value = Encode(next), .revision = *put, .session = ""};
-  }
+  state::Entry entry{.key = StateKey(next.flag), .value = Encode(next), .revision = 0, .session = ""};
+  SLUICE_ASSIGN_OR_RETURN(entry.revision, parts_.store.Put(entry.key, entry.value, revision, options));
+  MutexLock lock(local_);
+  of.revision = entry.revision;
   of.replica.Absorb(next);
+  MutexLock lock_mirror(mu_);
+  mirror_[entry.key] = entry;
   return absl::OkStatus();
 }
 
@@ -239,123 +298,156 @@ void Rollouts::KeepEvidence(OfFlag& of, const RolloutState& before, const Rollou
   }
 }
 
-void Rollouts::LeadFlag(OfFlag& of, const std::vector<ReplicaRecord>& records, const state::Fence& fence,
-                        WallTime now) {
-  const std::string flag = of.replica.spec().flag;
-  Mirror mirror;
-  {
-    MutexLock lock(mu_);
-    mirror = mirror_;
+Observation Rollouts::Observe(const OfFlag& of, const std::vector<ReplicaRecord>& records,
+                              const RolloutState& state) const {
+  Observation seen = of.leader.Observe(records, state);
+  if (const auto trip = Find(TripKey(of.replica.spec().flag, state.attempt))) {
+    const auto known = DecodeTrip(trip->value);
+    seen.trip = known.ok() ? fmt::format("replica {}: {}", known->replica, known->why) : "a replica tripped it";
+    return seen;
   }
-  Absorb(of, mirror);  // so that what is decided rests on the very revision that it replaces
-  const state::PutOptions options{.fence = fence};
-  if (!of.restored) {
-    if (const auto it = mirror.find(AnalysisKey(flag)); it != mirror.end()) {
-      if (const absl::Status restored = of.leader.Restore(it->second.value); !restored.ok()) {
-        LogError("evidence begins anew", {{"flag", flag}, {"error", std::string(restored.message())}});
-      }
+  MutexLock lock(local_);
+  if (of.replica.view().tripped()) seen.trip = fmt::format("replica {}: {}", parts_.replica, of.own_trip_why);
+  return seen;
+}
+
+void Rollouts::Weigh(OfFlag& of, const Round& round) {
+  const std::string key = AnalysisKey(of.replica.spec().flag);
+  const auto kept = Find(key);
+  if (!of.restored && kept) {
+    if (const absl::Status restored = of.leader.Restore(kept->value); !restored.ok()) {
+      LogError("evidence begins anew", {{"key", key}, {"error", std::string(restored.message())}});
     }
-    of.restored = true;
   }
-  const uint64_t attempt = of.replica.view().state().attempt;
-  if (attempt == 0) return;
-  if (of.leader.Weigh(records, of.replica.view().state(), window_, now)) {
-    of.series.Add(now, of.replica.view().state().bps, of.leader.Judge());
-    (void)parts_.store.Put(AnalysisKey(flag), of.leader.Encode(), RevisionOf(mirror, AnalysisKey(flag)), options);
-  }
+  of.restored = true;
+  const RolloutState state = StateOf(of);
+  if (state.attempt == 0 || !of.leader.Weigh(round.records, state, round.window, round.now)) return;
+  of.series.Add(round.now, state.bps, of.leader.Judge());
+  (void)parts_.store.Put(key, of.leader.Encode(), kept ? kept->revision : 0, {.fence = round.fence});  // or next time
+}
+
+void Rollouts::LeadFlag(OfFlag& of, const Round& round) {
+  Weigh(of, round);
   for (int step = 0; step < kMostSteps; ++step) {
-    const RolloutState before = of.replica.view().state();
-    of.seen = of.leader.Observe(records, before);
-    if (const auto trip = mirror.find(TripKey(flag, before.attempt)); trip != mirror.end()) {
-      const auto known = DecodeTrip(trip->second.value);
-      of.seen.trip = known.ok() ? fmt::format("replica {}: {}", known->replica, known->why) : "a replica tripped it";
-    } else if (of.replica.view().tripped()) {
-      of.seen.trip = fmt::format("replica {}: {}", parts_.replica, of.own_trip_why);
+    RolloutState before;
+    uint64_t revision = 0;  // what is decided rests on the very revision that it replaces
+    {
+      MutexLock lock(local_);
+      Absorb(of);
+      before = of.replica.view().state();
+      revision = of.revision;
     }
-    const auto next = Advance(of.replica.spec(), before, of.seen, now);
+    if (before.attempt == 0) return;
+    const Observation seen = Observe(of, round.records, before);
+    {
+      MutexLock lock(local_);
+      of.seen = seen;
+      of.judged = of.leader.Judge();
+    }
+    const auto next = Advance(of.replica.spec(), before, seen, round.now);
     if (!next) return;
-    const absl::Status kept = Keep(of, RevisionOf(mirror, StateKey(flag)), *next, options);
+    const absl::Status kept = Keep(of, revision, *next, {.fence = round.fence});
     if (!kept.ok()) {
-      LogWarning("rollout not moved", {{"flag", flag}, {"error", std::string(kept.message())}});
+      LogWarning("rollout not moved", {{"flag", next->flag}, {"error", std::string(kept.message())}});
       return;
     }
-    KeepEvidence(of, before, *next, records);
+    KeepEvidence(of, before, *next, round.records);
     if (next->attempt != before.attempt) of.series.Clear();
-    MutexLock lock(mu_);
-    mirror = mirror_;
   }
 }
 
-void Rollouts::Tick() {
+void Rollouts::Guard() {
+  MutexLock lock(local_);
   const WallTime now = window_clock_.Now();
-  const auto mirror = [this] {
-    MutexLock lock(mu_);
-    return mirror_;
-  };
-  const auto absorb = [this](const Mirror& news) {
-    for (auto& [flag, of] : flags_) Absorb(*of, news);
-  };
-  absorb(mirror());
+  AbsorbAll();
   CloseWindows(now);
   TripWhatMust(now);
-  Serve();  // before anything waits for the store
+  Serve();
+  Summarize();
+}
+
+void Rollouts::Tick() {
+  Guard();
   parts_.election.Tick();
-  Publish(now);
+  PublishTrips();
+  const auto due = [this] {
+    MutexLock lock(local_);
+    return publish_now_;
+  };
+  if (due() || LostFor() > Duration::zero()) {
+    const MonoTime asked = parts_.clock.Now();
+    const absl::Status published = Publish();
+    NoteAnswer(published, asked);
+    MutexLock lock(local_);
+    publish_now_ = publish_now_ || !published.ok();
+  }
   const std::optional<state::Fence> fence = parts_.election.leader();
   if (fence && LostFor() == Duration::zero()) {
-    const std::vector<ReplicaRecord> records = Records(mirror());
-    for (auto& [flag, of] : flags_) LeadFlag(*of, records, *fence, now);
-    absorb(mirror());
-    Serve();
+    Round round{.records = Records(), .fence = *fence, .window = {}, .now = {}};
+    {
+      MutexLock lock(local_);
+      round.window = window_;
+      round.now = window_clock_.Now();
+    }
+    for (OfFlag* const of : Flags()) LeadFlag(*of, round);
   } else {
-    for (auto& [flag, of] : flags_) of->restored = false;  // another one may go on meanwhile
+    for (OfFlag* const of : Flags()) of->restored = false;  // another one may go on meanwhile
   }
+  for (OfFlag* const of : Flags()) Tell(*of);
+  MutexLock lock(local_);
+  AbsorbAll();
+  Serve();
   Summarize();
 }
 
 absl::StatusOr<RolloutState> Rollouts::Obey(const std::string& flag, Order order, const std::string& who,
                                             const std::string& why, std::optional<uint64_t> expected_epoch,
                                             bool force) {
-  const auto it = flags_.find(flag);
-  if (it == flags_.end()) {
-    return MakeError(Reason::kRolloutNotFound, fmt::format("no rollout of '{}' is defined in the rollouts file", flag));
-  }
-  OfFlag& of = *it->second;
-  const WallTime now = window_clock_.Now();
   const std::optional<state::Fence> fence = parts_.election.leader();
-  if (order == Order::kPromote && !fence) {
-    const std::string leader = parts_.election.leader_name();
-    return MakeError(Reason::kNotLeader, leader.empty() ? "nobody leads the replicas now, so nothing can be raised"
-                                                        : fmt::format("replica {} leads: promote there", leader));
-  }
+  OfFlag* of = nullptr;
   uint64_t revision = 0;
+  RolloutState before, next;
   {
-    MutexLock lock(mu_);
-    Absorb(of, mirror_);
-    revision = RevisionOf(mirror_, StateKey(flag));
-  }
-  RolloutState before = of.replica.view().state();
-  before.flag = flag;
-  SLUICE_ASSIGN_OR_RETURN(const RolloutState next,
-                          rollout::Obey(of.replica.spec(), before, order, who, why, expected_epoch, force, now));
-  if (order == Order::kRollback) {  // in force here, whatever the store says
-    of.replica.Learn(before.attempt);
-    of.own_trip = Trip{.replica = parts_.replica, .why = fmt::format("{}: {}", who, why), .when = now, .examples = {}};
-    of.own_trip_attempt = before.attempt;
-    of.own_trip_why = of.own_trip->why;
-    Serve();
+    MutexLock lock(local_);
+    const auto it = flags_.find(flag);
+    if (it == flags_.end()) {
+      return MakeError(Reason::kRolloutNotFound,
+                       fmt::format("no rollout of '{}' is defined in the rollouts file", flag));
+    }
+    of = it->second.get();
+    const WallTime now = window_clock_.Now();
+    if (order == Order::kPromote && !fence) {
+      const std::string leader = parts_.election.leader_name();
+      return MakeError(Reason::kNotLeader, leader.empty() ? "nobody leads the replicas now, so nothing can be raised"
+                                                          : fmt::format("replica {} leads: promote there", leader));
+    }
+    Absorb(*of);
+    revision = of->revision;
+    before = of->replica.view().state();
+    before.flag = flag;
+    SLUICE_ASSIGN_OR_RETURN(next,
+                            rollout::Obey(of->replica.spec(), before, order, who, why, expected_epoch, force, now));
+    if (order == Order::kRollback) {  // in force here, whatever the store says
+      of->replica.Learn(before.attempt);
+      of->own_trip =
+          Trip{.replica = parts_.replica, .why = fmt::format("{}: {}", who, why), .when = now, .examples = {}};
+      of->own_trip_attempt = before.attempt;
+      of->own_trip_why = of->own_trip->why;
+      Serve();
+    }
   }
   state::PutOptions options;
   if (order == Order::kPromote) options.fence = fence;
-  if (const absl::Status kept = Keep(of, revision, next, options); !kept.ok()) {
+  if (const absl::Status kept = Keep(*of, revision, next, options); !kept.ok()) {
     return MakeError(
         Reason::kStateNotKept,
         fmt::format("the state store did not keep it{}: {}",
                     order == Order::kRollback ? "; this replica serves 0 % all the same and tries again" : "",
                     std::string(kept.message())));
   }
-  KeepEvidence(of, before, next, {});
-  if (next.attempt != before.attempt) of.series.Clear();
+  KeepEvidence(*of, before, next, {});
+  if (next.attempt != before.attempt) of->series.Clear();
+  MutexLock lock(local_);
   Serve();
   Summarize();
   return next;
@@ -371,12 +463,15 @@ void Rollouts::Summarize() {
                                .state = of->replica.view().state(),
                                .serving = of->served,
                                .tripped = of->replica.view().tripped(),
-                               .judgement = report.leads ? of->leader.Judge() : of->replica.analysis().Judge(),
+                               .judgement = report.leads ? of->judged : of->replica.analysis().Judge(),
                                .seen = of->seen});
     report.rollouts.back().state.flag = flag;
   }
   MutexLock lock(mu_);
   report.store_error = store_error_;
+  if (report.store_error.empty() && report.stale_for > Duration::zero()) {
+    report.store_error = "the state store does not answer";
+  }
   for (auto it = mirror_.lower_bound(std::string(kReplicas)); it != mirror_.end(); ++it) {
     if (!it->first.starts_with(kReplicas)) break;
     report.replicas.push_back(it->first.substr(kReplicas.size()));

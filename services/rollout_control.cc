@@ -49,7 +49,7 @@ RolloutControl::RolloutControl(Parts parts)
   if (parts_.store == nullptr) return;
   const auto wake = [this] {
     MutexLock lock(mu_);
-    news_ = true;
+    ++news_;
     wake_.SignalAll();
   };
   election_ = std::make_unique<state::Election>(
@@ -73,6 +73,7 @@ RolloutControl::RolloutControl(Parts parts)
       .rss_bytes = parts_.rss_bytes,
       .told = [this](const std::string& flag, const rollout::Transition& t) { Tell(flag, t); },
       .wake = wake});
+  guard_ = std::thread([this] { Guard(); });
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -83,6 +84,21 @@ RolloutControl::~RolloutControl() {
   }
   wake_.SignalAll();
   if (thread_.joinable()) thread_.join();
+  if (guard_.joinable()) guard_.join();
+}
+
+void RolloutControl::Guard() {
+  const ScopedThreadName name("rollout guard");
+  MutexLock lock(mu_);
+  while (!stopping_) {
+    const uint64_t heard = news_;
+    mu_.Unlock();
+    rollouts_->Guard();
+    ReportCrash();
+    SetMetrics();
+    mu_.Lock();
+    if (!stopping_ && news_ == heard) wake_.WaitFor(mu_, kTick);
+  }
 }
 
 void RolloutControl::Run() {
@@ -91,14 +107,12 @@ void RolloutControl::Run() {
   while (!stopping_ || !queue_.empty()) {
     std::deque<std::function<void()>> work;
     work.swap(queue_);
-    news_ = false;
+    const uint64_t heard = news_;
     mu_.Unlock();
     for (const auto& one : work) one();
     rollouts_->Tick();
-    ReportCrash();
-    SetMetrics();
     mu_.Lock();
-    if (!stopping_ && !news_ && queue_.empty()) wake_.WaitFor(mu_, kTick);
+    if (!stopping_ && news_ == heard && queue_.empty()) wake_.WaitFor(mu_, kTick);
   }
 }
 

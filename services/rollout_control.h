@@ -27,7 +27,7 @@
 
 namespace sluice::services {
 
-// Thread-safety: thread-safe. Owns a thread, which waits for the store.
+// Thread-safety: thread-safe. Owns two threads: one waits for the store, the other one guards and never waits.
 class RolloutControl {
  public:
   struct Parts {
@@ -74,6 +74,7 @@ class RolloutControl {
   void Enqueue(std::function<void()> work, const std::function<void(const absl::Status&)>& refuse)
       ABSL_LOCKS_EXCLUDED(mu_);
   void Run() ABSL_LOCKS_EXCLUDED(mu_);
+  void Guard() ABSL_LOCKS_EXCLUDED(mu_);
   void Serve(const std::string& flag, const rollout::Serving& serving);
   void Tell(const std::string& flag, const rollout::Transition& transition);
   std::string Broken(const std::string& flag);
@@ -82,20 +83,19 @@ class RolloutControl {
 
   const Parts parts_;
   std::unique_ptr<state::Election> election_;
-  std::unique_ptr<rollout::Rollouts> rollouts_;  // null: there is no store. The thread's, but for Describe
+  std::unique_ptr<rollout::Rollouts> rollouts_;  // null: there is no store
   Family<Gauge>&percentage_, &stage_, &phase_, &verdict_, &e_value_;
   Family<Counter>&transitions_, &reloads_;
   Gauge &leader_, &stale_;
   std::map<std::string, std::vector<std::string>> alerts_;  // flag → webhooks; the thread's
-  std::optional<MonoTime> breaker_open_since_;              // of ttft; the thread's
-  bool crash_reported_ = false;                             // the thread's
+  bool crash_reported_ = false;                             // the guard's
 
   mutable Mutex mu_;  // leaf
   CondVar wake_;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
-  bool news_ ABSL_GUARDED_BY(mu_) = false;
+  uint64_t news_ ABSL_GUARDED_BY(mu_) = 0;  // how often the store had some
   std::deque<std::function<void()>> queue_ ABSL_GUARDED_BY(mu_);
-  std::thread thread_;  // last: it uses the others
+  std::thread guard_, thread_;  // last: they use the others
 };
 
 // What `GET /rollout/v1/analysis?flag=F` answers, for Argo Rollouts' web provider: {"data": {"flag", "verdict": "pass"

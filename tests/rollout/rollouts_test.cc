@@ -209,6 +209,31 @@ TEST_F(RolloutsTest, AReplicaTripsAtOnceByItselfAndTheOthersFollow) {
   EXPECT_EQ(Leader().rollouts->Describe().rollouts[0].state.cause, "replica b: ttft breaker open for 10 s");
 }
 
+TEST_F(RolloutsTest, AStoreThatHangsDelaysNoRollback) {
+  Make(2);
+  Start();
+  Run(seconds(60), [this] { return Highest() == 100; });
+  SimReplica& leader = Leader();
+  ASSERT_EQ(leader.serving.bps, 100);
+  bool hung = false;
+  leader.connection->on_call = [&] {  // on the thread that waits for the store; the guard's thread goes on
+    hung = true;
+    leader.broken = "the breaker is open";
+    leader.rollouts->Guard();
+    EXPECT_TRUE(leader.serving.rolled_back);
+    EXPECT_EQ(leader.serving.bps, 0);
+    clock.Advance(SimStore::kTtl + milliseconds(1));  // the watch has said nothing
+    leader.rollouts->Guard();
+    EXPECT_EQ(leader.rollouts->Describe().store_error, "the state store does not answer");
+    EXPECT_EQ(leader.rollouts->Describe().stale_for, milliseconds(1));
+  };
+  Run(seconds(10));
+  EXPECT_TRUE(hung);
+  EXPECT_EQ(leader.rollouts->Describe().store_error, "");
+  EXPECT_EQ(Highest(), 0);  // the others heard of it afterwards
+  EXPECT_EQ(phase(), Phase::kRolledBack);
+}
+
 TEST_F(RolloutsTest, OnlyTheLeaderPromotesAndAnybodyRollsBack) {
   Make(2);
   Start();

@@ -46,6 +46,7 @@ class SimStore::Connection final : public state::StateStore {
   ~Connection() override { std::erase(store_.connections_, this); }
 
   void SetCut(bool cut) { cut_ = cut; }
+  std::function<void()> on_call;  // of Commit, before it does anything: what happens while the store hangs
 
   absl::StatusOr<state::Entry> Get(std::string_view key) override {
     if (Gone()) return absl::UnavailableError("cut off");
@@ -57,6 +58,7 @@ class SimStore::Connection final : public state::StateStore {
   }
   absl::StatusOr<uint64_t> Commit(const std::vector<state::Change>& changes,
                                   const std::optional<state::Fence>& fence) override {
+    if (on_call) std::exchange(on_call, nullptr)();
     if (Gone()) return absl::UnavailableError("cut off");
     for (const state::Change& change : changes) {
       if (change.session != nullptr && !store_.alive_.contains(std::string(change.session->name()))) {
