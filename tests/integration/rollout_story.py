@@ -2,8 +2,8 @@
 """Three replicas of the real server binary, one state store, and a candidate that is healthy, then faulty in four ways.
 
 Usage: rollout_story.py BIN_DIR [--store file|etcd] [--rate N] [PART ...]
-Synthetic backend, or a real model at a rate that it bears. Parts: healthy errors latency leak crashes, and with --store etcd
-leader (killed), paused (the store) and cutoff (one replica from the store); all of them without.
+Synthetic backend, or a real model at a rate that it bears. Parts: healthy errors latency leak crashes, and with
+--store etcd leader (killed), paused (the store) and cutoff (one replica from the store); all of them without.
 Prints for each fault how long it took from the fault to the last request that the candidate served, and how many
 requests it hurt.
 """
@@ -39,7 +39,7 @@ rollouts:
       max_ttft_p95_ratio: 3          # the machine is shared: tails of a millisecond double by chance
       max_latency_p95_ratio: 3
       memory_span_ms: 10000
-      min_memory_growth_bytes: 1000000
+      min_memory_growth_bytes: GROWTH
     rollback: {cool_down_ms: 1000}
 """
 FAULTS = {"errors": "ttft: {error_percent: 20}", "latency": "ttft: {delay_ms: 150}",
@@ -182,7 +182,10 @@ class Story:
     def __init__(self, options, folder):
         self.options, self.folder = options, folder
         self.holdback = 1 if options.rate >= 300 else 5  # at low rates 1 % would be no comparison within minutes
-        (folder / "rollouts.yaml").write_text(ROLLOUTS.replace("HOLDBACK", str(self.holdback)))
+        (folder / "rollouts.yaml").write_text(
+            ROLLOUTS.replace("HOLDBACK", str(self.holdback))
+            # Two requests of a real model hold more than a megabyte.
+            .replace("GROWTH", "1000000" if options.model == "synthetic:" else "100000000"))
         (folder / "runtime.yaml").write_text((ROOT / "config/runtime.yaml").read_text())
         env = [{"SLUICE_STATE_FOLDER": str(folder / "state")} for _ in range(options.replicas)]
         self.etcd = None
@@ -244,7 +247,8 @@ class Story:
         self.wait(240, lambda: all(r.metric("sluice_rollout_stage") == 2 for r in self.replicas)
                   and "complete" in self.replicas[0].ctl("rollout", "status", FLAG).stdout, "healthy: complete")
         assert self.shares() == [self.most] * len(self.replicas), self.shares()
-        print(f"healthy   0 -> {self.most:g} % ({self.holdback} % held back) on every replica in {time.monotonic() - begun:.1f} s", flush=True)
+        print(f"healthy   0 -> {self.most:g} % ({self.holdback} % held back) on every replica in "
+              f"{time.monotonic() - begun:.1f} s", flush=True)
         self.stop_load()
         back = self.replicas[-1].ctl("rollout", "rollback", FLAG, "--reason", "for the next part")
         assert back.returncode == 0, back.stderr
@@ -270,6 +274,8 @@ class Story:
         print(f"{name:<9} last canary request {last:.1f} s after the fault, {hurt} of {len(canary)} canary requests "
               f"hurt{f', {restarts} crashes' if name == 'crashes' else ''}\n          {history[24:]}", flush=True)
         self.inject()
+        if self.options.keep:
+            self.replicas[0].ctl("rollout", "evidence", FLAG, "--html", str(self.folder / f"{name}.html"))
         expected = {"errors": "error_rate|failures in a row", "latency": "ttft_p95|latency_p95",
                     "leak": "memory_growth", "crashes": "crash_rate"}[name]
         assert re.search(expected, history), f"{name} was rolled back for something else: {history}"
@@ -306,11 +312,12 @@ class Story:
         self.wait(120, lambda: min(s or 0 for s in self.shares()) >= 50, "leader: the climb goes on")
         took = time.monotonic() - killed
         after = re.search(r"leader: (\S+);", self.replicas[(number + 1) % 3].ctl("rollout").stdout)[1]
-        print(f"leader    replica-{number} killed at 10 %; {after} leads, 50 % everywhere after {took:.1f} s", flush=True)
+        print(f"leader    replica-{number} killed at 10 %; {after} leads, 50 % everywhere after {took:.1f} s",
+              flush=True)
         self.back((number + 1) % 3)
 
     def paused(self):
-        """The store does not answer: nobody rises, faults still lower each replica at once, and all agree afterwards."""
+        """The store does not answer: nobody rises, faults lower each replica all the same, and all agree later."""
         self.at_half("paused")
         self.etcd.process.send_signal(signal.SIGSTOP)
         try:
@@ -324,13 +331,13 @@ class Story:
             self.etcd.process.send_signal(signal.SIGCONT)
         self.watch_shares(8, {0.0})
         history = self.replicas[0].ctl("rollout", "history", FLAG).stdout.splitlines()[-1]
-        print(f"paused    store stopped for 12 s at 50 %: stays, stale {stale}; then errors: 0 % everywhere without the "
-              f"store after {took:.1f} s, and stays\n          {history[24:]}", flush=True)
+        print(f"paused    store stopped for 12 s at 50 %: stays, stale {stale}; then errors: 0 % everywhere without "
+              f"the store after {took:.1f} s, and stays\n          {history[24:]}", flush=True)
         assert stale == [1.0] * 3 and "rolled_back" in history, (stale, history)
         self.back()
 
     def cutoff(self):
-        """One replica without the store: it does not rise with the others, and what it finds reaches them afterwards."""
+        """One replica without the store: it does not rise with the others, and what it finds reaches them later."""
         self.begin()
         self.start_load(300)
         self.wait(60, lambda: self.shares() == [10.0] * 3, "cutoff: 10 % everywhere")
@@ -350,8 +357,9 @@ class Story:
         mended = time.monotonic()
         self.relays[number].mend()
         self.wait(60, lambda: self.shares() == [0.0] * len(self.replicas), "cutoff: its finding lowers all")
-        print(f"cutoff    replica-{number} cut off at 10 % served {sorted(seen)} % for 25 s while the others were at {ahead}; "
-              f"errors there: 0 % there at once, everywhere {time.monotonic() - mended:.1f} s after the way was mended",
+        print(f"cutoff    replica-{number} cut off at 10 % served {sorted(seen)} % for 25 s while the others "
+              f"were at {ahead}; errors there: 0 % there at once, everywhere "
+              f"{time.monotonic() - mended:.1f} s after the way was mended",
               flush=True)
         self.back()
 
@@ -371,13 +379,14 @@ def main():
     parser.add_argument("--model", default="synthetic:", help="or a GGUF file")
     parser.add_argument("--replicas", type=int, default=3)
     parser.add_argument("--at-100", action="store_true", help="faults begin when the candidate serves all it may")
-    parser.add_argument("--keep", action="store_true", help="leave the folder with logs and reports")
+    parser.add_argument("--keep", action="store_true", help="leave the folder with logs, reports and pages of evidence")
     parser.add_argument("part", nargs="*")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     store_parts = ["leader", "paused", "cutoff"]
     parts = options.part or ["healthy", *FAULTS, *(store_parts if options.store == "etcd" else [])]
     folder = pathlib.Path(tempfile.mkdtemp(prefix="sluice_rollout_"))
-    print(f"{options.replicas} replicas, model {pathlib.Path(options.model).name}, {options.rate:g} requests/s, store: {options.store}", flush=True)
+    print(f"{options.replicas} replicas, model {pathlib.Path(options.model).name}, {options.rate:g} requests/s, "
+          f"store: {options.store}", flush=True)
     story = None
     try:
         story = Story(options, folder)
