@@ -416,17 +416,17 @@ absl::StatusOr<RolloutState> Rollouts::Obey(const std::string& flag, Order order
     }
     of = it->second.get();
     const WallTime now = window_clock_.Now();
-    if (order == Order::kPromote && !fence) {
-      const std::string leader = parts_.election.leader_name();
-      return MakeError(Reason::kNotLeader, leader.empty() ? "nobody leads the replicas now, so nothing can be raised"
-                                                          : fmt::format("replica {} leads: promote there", leader));
-    }
     Absorb(*of);
     revision = of->revision;
     before = of->replica.view().state();
     before.flag = flag;
     SLUICE_ASSIGN_OR_RETURN(next,
                             rollout::Obey(of->replica.spec(), before, order, who, why, expected_epoch, force, now));
+    if (order == Order::kPromote && !fence) {
+      const std::string leader = parts_.election.leader_name();
+      return MakeError(Reason::kNotLeader, leader.empty() ? "nobody leads the replicas now, so nothing can be raised"
+                                                          : fmt::format("replica {} leads: promote there", leader));
+    }
     if (order == Order::kRollback) {  // in force here, whatever the store says
       of->replica.Learn(before.attempt);
       of->own_trip =

@@ -156,8 +156,8 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
     const flags::Decision& ttft = decisions_.ttft_pipeline;
     engine::PipelinePolicy policy = engine::BaselinePolicy();
     const qos::PolicyEffects::Actions* actions = grant_.actions();
-    const bool switched = actions != nullptr && actions->pipeline == engine::kBaselinePipeline;
-    if (ttft.in && !ttft.dry_run && switched) {
+    switched_ = actions != nullptr && actions->pipeline == engine::kBaselinePipeline;
+    if (ttft.in && !ttft.dry_run && switched_) {
       info_.qos += fmt::format(";pipeline=baseline:{}", actions->pipeline_by);
     } else if (ttft.in && !ttft.dry_run) {
       call_ = parts_.breakers.Get(info_.model, engine::kTtftPipeline).TryAcquire();
@@ -230,6 +230,7 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
   }
 
   void EndPart(RolloutArms::Fate fate, Duration ttft) {
+    if (switched_) fate = RolloutArms::Fate::kNotCounted;  // what the policy did says nothing about either arm
     parts_.arms.Finish(part_, {.fate = fate,
                                .ttft_was_forced_off = fell_back_,
                                .user = qos::StableHash(TargetingKey(request_)),
@@ -268,6 +269,7 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
   std::optional<qos::CircuitBreaker::Call> call_;
   RolloutArms::Part part_;
   bool fell_back_ = false;  // assigned to ttft, served by baseline
+  bool switched_ = false;   // to baseline, with everybody in its scope, by a policy
   int prompt_tokens_ = 0;
   OpenCallback opened_;
 

@@ -2,6 +2,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "fmt/format.h"
@@ -34,6 +35,15 @@ std::string Describe(const Check& check) {
   }
   return fmt::format("{}: {:.0f} ms against {:.0f} ms of the baseline, ratio {:.2f}, e-value {:.3g} (limit {:.0f})",
                      check.name, check.canary, check.baseline, check.ratio, check.e_value, check.e_limit);
+}
+
+// The 97.5 % interval of a quantile by its order statistics (normal approximation of their ranks), so that a ratio of
+// two of them is covered with 95 %. Infinite above where the sample is too small to have an upper end.
+std::pair<double, double> QuantileInterval(const Sketch& values, double q) {
+  constexpr double kZ = 2.2414;
+  const double width = kZ * std::sqrt(q * (1 - q) / static_cast<double>(values.count()));
+  const double high = q + width < 1 ? values.Quantile(q + width) : std::numeric_limits<double>::infinity();
+  return {values.Quantile(q - width), high};
 }
 
 void Decide(Check* check, bool too_large) {
@@ -76,7 +86,12 @@ Check Analysis::CheckTail(std::string_view name, const Tail& tail) const {
               .pass_e_value = E(tail.better.LogE()),
               .pass_limit = 1 / options_.beta,
               .samples = tail.better.canary_n()};
-  if (known && check.baseline > 0) check.ratio = check.canary / check.baseline;
+  if (known && check.baseline > 0) {
+    const auto canary = QuantileInterval(recent[kCanary], 0.95), baseline = QuantileInterval(recent[kBaseline], 0.95);
+    check.ratio = check.canary / check.baseline;
+    check.low = canary.first / baseline.second;
+    check.high = baseline.first > 0 ? canary.second / baseline.first : std::numeric_limits<double>::infinity();
+  }
   Decide(&check, check.ratio > tail.max_ratio);
   if (events_[kBaseline] == 0 && bps_ >= 10'000 && check.verdict == Verdict::kInconclusive) {
     check.verdict = Verdict::kPass;  // nobody is left to compare with: earlier stages did

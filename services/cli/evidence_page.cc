@@ -100,18 +100,22 @@ std::string Plot(const json& series, const char* values, std::string_view title,
   return svg + legend + (limit > 0 ? "<span>- - limit</span></p>" : "</p>");
 }
 
+std::string Interval(const json& check) {
+  const double low = Number(check, "low"), high = Number(check, "high");
+  return low == 0 && high == 0 ? "-" : fmt::format("{} to {}", Show(low), Show(high));
+}
+
 std::string Table(const json& evidence) {
   std::string out =
       "<table><tr><th>check<th>verdict<th>canary<th>baseline<th>ratio<th>95 %<th>e-value<th>fails at<th>evidence for "
       "passing<th>passes at<th>samples</tr>";
   for (const json& check : Array(evidence, "checks")) {
     const std::string verdict = Text(check, "verdict");
-    out += fmt::format("<tr><td>{}<td class={}>{}<td>{}<td>{}<td>{}<td>{} to {}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
-                       Escaped(Text(check, "name")), verdict, verdict, Show(Number(check, "canary")),
-                       Show(Number(check, "baseline")), Show(Number(check, "ratio")), Show(Number(check, "low")),
-                       Show(Number(check, "high")), Show(Number(check, "e_value")), Show(Number(check, "e_limit")),
-                       Show(Number(check, "pass_e_value")), Show(Number(check, "pass_limit")),
-                       Show(Number(check, "samples")));
+    out += fmt::format(
+        "<tr><td>{}<td class={}>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>",
+        Escaped(Text(check, "name")), verdict, verdict, Show(Number(check, "canary")), Show(Number(check, "baseline")),
+        Show(Number(check, "ratio")), Interval(check), Show(Number(check, "e_value")), Show(Number(check, "e_limit")),
+        Show(Number(check, "pass_e_value")), Show(Number(check, "pass_limit")), Show(Number(check, "samples")));
   }
   return out + "</table>";
 }

@@ -43,8 +43,9 @@ class RolloutServerTest : public testing::Test {
   }
   ~RolloutServerTest() override { StopLoad(); }
 
-  void Start() {
-    TestServerOptions options;
+  void Start(TestServerOptions options = {}) {
+    rollouts_.reset();
+    server_.reset();
     options.runtime.state_folder = folder_ / "state";
     options.runtime.fault_file = folder_ / "faults.yaml";
     options.runtime.replica_id = "only";
@@ -124,7 +125,6 @@ TEST_F(RolloutServerTest, AHealthyCandidateClimbsAndKeepsWhatItReachedOverAResta
   EXPECT_EQ(failed_, 0);
   StopLoad();
   EXPECT_EQ(Evidence().size(), 4u) << "one for each percentage, and the end";
-  server_.reset();
   Start();
   ASSERT_TRUE(Until([](const pb::Rollout& r) { return r.phase() == "complete" && r.percent() == 95; }));
 }
@@ -147,6 +147,27 @@ TEST_F(RolloutServerTest, FailuresRollBackAtOnceAndItIsSaidWhy) {
   folder_.Write("faults.yaml", "{}\n");
   ASSERT_TRUE(Order(pb::OrderRolloutRequest::START, /*force=*/true).ok());
   ASSERT_TRUE(Until([](const pb::Rollout& r) { return r.attempt() == 2 && r.percent() == 20; }));
+}
+
+TEST_F(RolloutServerTest, WhatAPolicySwitchedSaysNothingAboutEitherArm) {
+  folder_.Write("qos.yaml", R"(
+evaluation_interval_ms: 50
+policies:
+  - id: slow
+    mode: enforce
+    objectives: [{metric: ttft_p95_ms, at_most: 0.001, window_ms: 2000, min_samples: 1, severity: critical}]
+    ladder: [{switch_pipeline: baseline}]
+)");
+  TestServerOptions options;
+  options.qos_file = folder_ / "qos.yaml";
+  options.enforce_policies = true;
+  Start(std::move(options));
+  StartLoad();
+  ASSERT_TRUE(Until([this](const pb::Rollout&) { return Pipeline() == "baseline"; }));
+  ASSERT_TRUE(Order(pb::OrderRolloutRequest::START).ok());
+  ASSERT_TRUE(Until([](const pb::Rollout& r) { return r.phase() == "inconclusive"; }));
+  EXPECT_THAT(Now().cause(), HasSubstr("too few samples: 0 of the canary and 0 of the baseline"));
+  EXPECT_EQ(failed_, 0);
 }
 
 TEST_F(RolloutServerTest, OrdersThatDoNotFitAreRefusedAndChangeNothing) {

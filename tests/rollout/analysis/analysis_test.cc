@@ -102,6 +102,10 @@ TEST(Analysis, ASlowerTailFails) {
   EXPECT_EQ(judgement.verdict, Verdict::kFail);
   EXPECT_EQ(Find(judgement, "ttft_p95").verdict, Verdict::kFail) << judgement.cause;
   EXPECT_NEAR(Find(judgement, "ttft_p95").ratio, 2, 0.4);
+  EXPECT_LT(Find(judgement, "ttft_p95").low, 2);
+  EXPECT_GT(Find(judgement, "ttft_p95").low, 1);
+  EXPECT_GT(Find(judgement, "ttft_p95").high, 2);
+  EXPECT_LT(Find(judgement, "ttft_p95").high, 4);
   traffic = {};
   traffic.scale = 1.3;
   Analysis mild{{}};
