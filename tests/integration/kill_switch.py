@@ -36,7 +36,7 @@ def replace(path, text):
 
 
 class Replica:
-    """A server with a steady load on it."""
+    """A server, and soon a steady load on it."""
 
     def __init__(self, options, folder, number):
         self.options, self.folder = options, folder
@@ -44,10 +44,12 @@ class Replica:
         self.log, self.at, self.seen = folder / f"server-{number}.log", 0, []
         self.log.touch()
         self.start()
-        self.load = subprocess.Popen(
-            [options.bin / "sluice-bench", "load", f"grpc://{self.address}", "--rate", f"{options.rate:g}",
-             "--arrivals", "constant", "--duration", "600", "--warmup", "0", "--prompt-tokens", "16", "--output-tokens",
-             "2", "--model", "m", "--out", str(folder / f"load-{number}")],
+
+    def bench(self, seconds, out):
+        return subprocess.Popen(
+            [self.options.bin / "sluice-bench", "load", f"grpc://{self.address}", "--rate", f"{self.options.rate:g}",
+             "--arrivals", "constant", "--duration", f"{seconds}", "--warmup", "0", "--prompt-tokens", "16",
+             "--output-tokens", "2", "--model", "m", "--out", str(self.folder / out)],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def start(self, **env):
@@ -103,19 +105,19 @@ class Story:
         (folder / "map/..data").symlink_to("..1")
         (folder / "map/flags.yaml").symlink_to("..data/flags.yaml")
         self.version = 1
-        self.replicas = []
+        self.replicas, self.loads = [], []
 
     def __enter__(self):
         for number in range(2):
-            self.replicas.append(Replica(self.options, self.folder, number))
+            replica = Replica(self.options, self.folder, number)
+            self.replicas.append(replica)
+            self.loads.append(replica.bench(600, f"load-{number}"))
         return self
 
     def __exit__(self, *_):
-        for replica in self.replicas:
-            replica.load.terminate()
-            replica.load.wait()
-            replica.process.kill()
-            replica.process.wait()
+        for process in self.loads + [replica.process for replica in self.replicas]:
+            process.kill()
+            process.wait()
 
     def wait(self, since, pipeline, what, replicas=None):
         end = time.monotonic() + 30
