@@ -43,9 +43,9 @@ struct SimulationResult {
 };
 
 // Deterministic by its options, whatever `threads` is. `progress` (may be null) gets the number of trials that are
-// done, from any of the threads. Rules: the production Analysis; the error or p95 ratio above its limit, over the last
-// 1,000 requests or over all (both with 100 of the canary); Mann-Whitney's U (Mann, Whitney 1947, normal approximation)
-// on the latencies of each window at 1 %, canary slower.
+// done, from several threads at once. Rules: the production Analysis; the error or p95 ratio above its limit, over the
+// last 1,000 requests or over all (both with 100 of the canary); Mann-Whitney's U (Mann, Whitney 1947, normal
+// approximation) on the latencies of each window at 1 %, canary slower.
 SimulationResult Simulate(const SimulationOptions& options, const std::function<void(int done)>& progress);
 
 }  // namespace sluice::rollout
