@@ -16,12 +16,14 @@ namespace sluice::rollout {
 
 // As it lies in the file. A slot: 0 free, 1 + arm.
 struct CrashJournal::File {
-  static constexpr uint64_t kMagic = 0x31304A4352534C53;  // "SLSRCJ01", also names the layout
+  static constexpr uint64_t kMagic = 0x32304A4352534C53;  // "SLSRCJ02", also names the layout
   static constexpr uint32_t kRunning = 1;
 
   uint64_t magic;
   std::atomic<uint32_t> running;
   char attempt[128];
+  char crashed_attempt[128];  // of the last crash that hit a canary
+  int64_t crashed_at;         // ns of the wall clock
   std::atomic<uint8_t> slots[kSlots];
 };
 
@@ -29,7 +31,7 @@ absl::StatusOr<std::unique_ptr<CrashJournal>> CrashJournal::Open(const std::stri
   const auto fail = [&path](const char* what) {
     return absl::UnavailableError(fmt::format("crash journal {}: {}: {}", path, what, std::strerror(errno)));
   };
-  const OwnedFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  const OwnedFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (fd.get() < 0) return fail("cannot be opened");
   if (::ftruncate(fd.get(), sizeof(File)) != 0) return fail("cannot be sized");
   void* const mapped = ::mmap(nullptr, sizeof(File), PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
@@ -44,7 +46,18 @@ absl::StatusOr<std::unique_ptr<CrashJournal>> CrashJournal::Open(const std::stri
       if (value >= 1 && value <= kArms) ++previous.in_flight[value - 1];
     }
   }
+  int64_t crashed_at = file->magic == File::kMagic ? file->crashed_at : 0;
+  std::array<char, sizeof(File::crashed_attempt)> crashed = {};
+  if (crashed_at != 0) std::memcpy(crashed.data(), file->crashed_attempt, crashed.size() - 1);
+  if (previous.in_flight[static_cast<size_t>(Arm::kCanary)] > 0 && !previous.attempt.empty()) {
+    if (crashed_at != 0 && previous.attempt == crashed.data()) previous.before = WallTime(Duration(crashed_at));
+    crashed_at = now.time_since_epoch().count();
+    crashed = {};
+    std::memcpy(crashed.data(), previous.attempt.data(), std::min(previous.attempt.size(), crashed.size() - 1));
+  }
   std::memset(static_cast<void*>(file), 0, sizeof(File));
+  file->crashed_at = crashed_at;
+  std::memcpy(file->crashed_attempt, crashed.data(), crashed.size());
   file->magic = File::kMagic;
   file->running = File::kRunning;
   return std::unique_ptr<CrashJournal>(new CrashJournal(file, std::move(previous)));

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,8 @@ class CrashJournal {
     std::string attempt;                      // that was served, empty: none
     std::array<uint64_t, kArms> in_flight{};  // by arm
     bool orderly = true;
+    // When the crash before this one was noticed, if both hit the canary of the same attempt.
+    std::optional<WallTime> before;
   };
 
   // Opens or makes the file, reads what is there, and begins anew. A damaged or foreign file is begun anew and counts

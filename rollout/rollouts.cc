@@ -109,6 +109,11 @@ void Rollouts::Configure(std::vector<RolloutSpec> specs, Duration window) {
   }
   flags_ = std::move(next);
   publish_now_ = true;
+  AbsorbAll();
+  for (const auto& [flag, of] : flags_) {
+    if (!of->told_epoch && LostFor() == Duration::zero()) of->told_epoch = of->replica.view().state().epoch;
+  }
+  Summarize();
 }
 
 void Rollouts::Absorb(OfFlag& of) {
@@ -139,10 +144,11 @@ void Rollouts::AbsorbAll() {
 
 void Rollouts::Tell(OfFlag& of) {
   const RolloutState state = StateOf(of);
+  const uint64_t told = of.told_epoch.value_or(state.epoch);
   for (const Transition& transition : state.history) {
-    if (transition.epoch > of.told_epoch && parts_.told) parts_.told(of.replica.spec().flag, transition);
+    if (transition.epoch > told && parts_.told) parts_.told(of.replica.spec().flag, transition);
   }
-  of.told_epoch = std::max(of.told_epoch, state.epoch);
+  if (of.told_epoch || LostFor() == Duration::zero()) of.told_epoch = std::max(told, state.epoch);
 }
 
 std::vector<ReplicaRecord> Rollouts::Records() {

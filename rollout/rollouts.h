@@ -103,8 +103,8 @@ class Rollouts {
     Observation seen;
     // Of Tick's thread.
     FlagLeader leader;
-    uint64_t told_epoch = 0;
-    bool restored = false;  // the leader has read what another one left
+    std::optional<uint64_t> told_epoch;  // nullopt: what was before this process is not told again
+    bool restored = false;               // the leader has read what another one left
     EvidenceSeries series;
   };
   struct Decoded {

@@ -218,6 +218,9 @@ void RolloutControl::Tell(const std::string& flag, const rollout::Transition& tr
 }
 
 std::string RolloutControl::Broken(const std::string& flag) {
+  for (const rollout::RolloutReport& of : Describe().rollouts) {
+    if (of.state.flag == flag && of.state.attempt_id() == crashing_attempt_) return crashing_why_;
+  }
   if (flag != flags::kTtftPipeline) return "";
   for (const qos::BreakerRegistry::Entry& entry : parts_.breakers.List()) {
     const bool open =
@@ -240,6 +243,13 @@ void RolloutControl::ReportCrash() {
     const std::optional<size_t> index = IndexOf(of.state.flag);
     if (of.state.attempt == 0 || !index) continue;
     if (of.state.attempt_id() == crash.attempt) {
+      if (const Duration span = of.spec.analysis.crash_span; crash.before && crash.noticed - *crash.before <= span) {
+        crashing_attempt_ = crash.attempt;
+        crashing_why_ = fmt::format(
+            "crash_rate: two crashes of this replica within {:.0f} s, with requests of the "
+            "canary in flight",
+            ToSeconds(crash.noticed - *crash.before));
+      }
       LogWarning("crash during a rollout", {{"attempt", crash.attempt},
                                             {"canary", std::to_string(crash.in_flight[1]), true},
                                             {"baseline", std::to_string(crash.in_flight[0]), true}});

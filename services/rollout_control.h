@@ -89,6 +89,8 @@ class RolloutControl {
   Gauge &leader_, &stale_;
   std::map<std::string, std::vector<std::string>> alerts_;  // flag → webhooks; the thread's
   bool crash_reported_ = false;                             // the guard's
+  std::string crashing_attempt_;                            // likewise: the canary has crashed twice within its span
+  std::string crashing_why_;
 
   mutable Mutex mu_;  // leaf
   CondVar wake_;

@@ -30,6 +30,7 @@
 #include "services/flag_control.h"
 #include "services/grpc/grpc_server.h"
 #include "services/qos_control.h"
+#include "services/replica.h"
 #include "services/request_flow.h"
 #include "services/rollout_control.h"
 #include "services/state_setup.h"
@@ -95,18 +96,6 @@ void LogUpdate(const flags::FlagUpdate& update) {
                              {"changes", std::to_string(update.changes.size()), true},
                              {"epoch", epoch, true}});
   for (const flags::FlagChange& change : update.changes) LogChange(change, update.layer, update.cause, update.epoch);
-}
-
-// Host name and port, unless it was given one: the same after a restart.
-std::string ReplicaName(const config::RuntimeConfig& runtime) {
-  if (!runtime.replica_id.empty()) return runtime.replica_id;
-  std::array<char, 256> host = {};
-  if (gethostname(host.data(), host.size() - 1) != 0) host[0] = '\0';
-  std::string name = fmt::format("{}:{}", host.data(), runtime.server.grpc_address);
-  for (char& c : name) {
-    if (c <= ' ' || c == '/' || c == '\x7f') c = '_';
-  }
-  return name;
 }
 
 void LogFlags(const flags::FlagSet& set) {
@@ -227,7 +216,7 @@ struct Server::Impl {
   qos::RetryBudget retries;
   qos::QosEngine qos_engine;
   engine::ModelPool models;
-  const std::unique_ptr<rollout::CrashJournal> journal;  // null: no folder for it
+  const std::unique_ptr<rollout::CrashJournal> journal;  // null: there is no store
   RolloutArms arms;
   const std::unique_ptr<FaultInjection> faults;  // null: none
   RequestFlow flow;
@@ -257,11 +246,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerParts parts, const C
   auto registry = std::make_unique<MetricsRegistry>();
   SLUICE_ASSIGN_OR_RETURN(auto store, OpenStateStore(parts.runtime, clock, Randomness(parts.jitter_seed), *registry));
   std::unique_ptr<rollout::CrashJournal> journal;
-  if (const std::string& folder = parts.runtime.state_folder; !folder.empty()) {
-    std::error_code ignored;  // opening the journal says what is wrong
-    std::filesystem::create_directories(folder, ignored);
-    const std::string file = fmt::format("{}/in-flight.{}", folder, ReplicaName(parts.runtime));
-    SLUICE_ASSIGN_OR_RETURN(journal, rollout::CrashJournal::Open(file, clock.WallNow()));
+  if (store != nullptr) {
+    SLUICE_ASSIGN_OR_RETURN(journal, OpenCrashJournal(parts.runtime, clock.WallNow()));
   }
   auto impl = std::make_unique<Impl>(std::move(parts), std::move(flag_set), std::move(registry), std::move(store),
                                      std::move(journal), clock);

@@ -116,7 +116,7 @@ class RolloutServerTest : public testing::Test {
 };
 
 TEST_F(RolloutServerTest, AHealthyCandidateClimbsAndKeepsWhatItReachedOverARestart) {
-  EXPECT_EQ(Now().phase(), "rolled_back");
+  ASSERT_TRUE(Until([](const pb::Rollout& r) { return r.phase() == "rolled_back"; }));
   EXPECT_EQ(Now().attempt(), 0u) << "nothing happens before somebody starts it";
   ASSERT_TRUE(Order(pb::OrderRolloutRequest::START).ok());
   StartLoad();

@@ -65,6 +65,10 @@ class Etcd:
              f"default=http://127.0.0.1:{peer}"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
+    def answers(self):
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", int(self.endpoint.split(":")[1]))) == 0
+
     def stop(self):
         self.process.terminate()
         self.process.wait()
@@ -83,10 +87,13 @@ class Relay:
     def accept(self):
         while True:
             near, _ = self.listener.accept()
-            if self.is_cut:
+            try:
+                if self.is_cut:
+                    raise ConnectionError
+                far = socket.create_connection(self.target)
+            except OSError:
                 near.close()
                 continue
-            far = socket.create_connection(self.target)
             self.pairs.append((near, far))
             for source, sink in ((near, far), (far, near)):
                 threading.Thread(target=self.copy, args=(source, sink), daemon=True).start()
@@ -181,6 +188,7 @@ class Replica:
 class Story:
     def __init__(self, options, folder):
         self.options, self.folder = options, folder
+        self.replicas, self.load = [], []
         self.holdback = 1 if options.rate >= 300 else 5  # at low rates 1 % would be no comparison within minutes
         (folder / "rollouts.yaml").write_text(
             ROLLOUTS.replace("HOLDBACK", str(self.holdback))
@@ -191,12 +199,12 @@ class Story:
         self.etcd = None
         if options.store == "etcd":
             self.etcd = Etcd(folder)
+            self.wait(30, self.etcd.answers, "etcd answers")
             self.relays = [Relay(self.etcd.endpoint) for _ in env]
             env = [{"SLUICE_STATE_STORE": "etcd", "SLUICE_STATE_ETCD_ENDPOINTS": f"http://{relay.endpoint}"}
                    for relay in self.relays]
         self.most = 100.0 - self.holdback
         self.replicas = [Replica(options, folder, i, each) for i, each in enumerate(env)]
-        self.load = []
         try:
             for replica in self.replicas:
                 self.wait(30, lambda r=replica: r.ctl("status", "--wait", "10").returncode == 0, "a server is ready")
@@ -269,7 +277,9 @@ class Story:
         canary = [request for request in seen if request[1] == "ttft"]
         last = max((when for when, _, _ in canary), default=broken) - broken
         hurt = sum(failed for _, _, failed in canary) if name == "errors" else len(canary)
-        history = self.replicas[0].ctl("rollout", "history", FLAG).stdout.splitlines()[-1]
+        last_move = lambda: self.replicas[0].ctl("rollout", "history", FLAG).stdout.splitlines()[-1]
+        self.wait(60, lambda: "rolled_back" in last_move(), f"{name}: a leader writes it down")
+        history = last_move()
         restarts = sum(r.restarts for r in self.replicas)
         print(f"{name:<9} last canary request {last:.1f} s after the fault, {hurt} of {len(canary)} canary requests "
               f"hurt{f', {restarts} crashes' if name == 'crashes' else ''}\n          {history[24:]}", flush=True)

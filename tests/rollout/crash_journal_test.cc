@@ -64,6 +64,30 @@ TEST(CrashJournal, AnOrderlyEndIsNoCrashAndACrashIsToldOnce) {
   EXPECT_TRUE((*CrashJournal::Open(path, WallTime()))->previous().orderly);
 }
 
+TEST(CrashJournal, KnowsWhenACanaryOfTheSameAttemptCrashedBefore) {
+  const std::string path = Fresh("journal5");
+  const auto crash = [&path](const char* attempt, Arm arm) {
+    InAnotherProcess(path, /*dies=*/true, [&](CrashJournal& journal) {
+      journal.SetAttempt(attempt);
+      journal.Begin(arm);
+    });
+  };
+  const auto before = [&path](int now) {
+    return (*CrashJournal::Open(path, WallTime(Duration(now))))->previous().before;
+  };
+  crash("f#1", Arm::kCanary);
+  EXPECT_EQ(before(10), std::nullopt);
+  EXPECT_EQ(before(11), std::nullopt) << "an orderly end";
+  crash("f#1", Arm::kBaseline);
+  EXPECT_EQ(before(12), std::nullopt) << "not the canary's";
+  crash("f#1", Arm::kCanary);
+  EXPECT_EQ(before(20), WallTime(Duration(10)));
+  crash("f#1", Arm::kCanary);
+  EXPECT_EQ(before(30), WallTime(Duration(20)));
+  crash("f#2", Arm::kCanary);
+  EXPECT_EQ(before(40), std::nullopt) << "another attempt";
+}
+
 TEST(CrashJournal, AForeignFileIsBegunAnewAndAFolderThatIsNotThereIsSaid) {
   const std::string path = Fresh("journal3");
   std::ofstream(path) << std::string(100'000, 'x');

@@ -163,6 +163,10 @@ TEST_F(RolloutsTest, AHealthyCandidateClimbsByItselfOnEveryReplica) {
   Run(seconds(1));
   for (const auto& replica : replicas) EXPECT_EQ(replica->serving.bps, 9'900u);
   EXPECT_TRUE(replicas[0]->told == replicas[2]->told) << "everybody learns of every move";
+  replicas[0]->told.clear();
+  replicas[0]->Restart();
+  Run(seconds(2));
+  EXPECT_TRUE(replicas[0]->told.empty()) << "what was before a restart is not told again";
 }
 
 TEST_F(RolloutsTest, FaultsRollBackEverywhereAndTheEvidenceSaysWhy) {
