@@ -31,6 +31,13 @@ std::optional<size_t> IndexOf(std::string_view flag) {
   return static_cast<size_t>(at - kRolloutFlags.begin());
 }
 
+// Attempts of another store may have had the same name.
+WallTime BegunAt(const rollout::RolloutState& state) {
+  const auto begun = std::find_if(state.history.rbegin(), state.history.rend(),
+                                  [](const rollout::Transition& t) { return t.to == Phase::kPending; });
+  return begun == state.history.rend() ? WallTime() : begun->when;
+}
+
 }  // namespace
 
 RolloutControl::RolloutControl(Parts parts)
@@ -243,11 +250,11 @@ void RolloutControl::ReportCrash() {
     const std::optional<size_t> index = IndexOf(of.state.flag);
     if (of.state.attempt == 0 || !index) continue;
     if (of.state.attempt_id() == crash.attempt) {
-      if (const Duration span = of.spec.analysis.crash_span; crash.before && crash.noticed - *crash.before <= span) {
+      if (crash.before && *crash.before >= BegunAt(of.state) &&
+          crash.noticed - *crash.before <= of.spec.analysis.crash_span) {
         crashing_attempt_ = crash.attempt;
         crashing_why_ = fmt::format(
-            "crash_rate: two crashes of this replica within {:.0f} s, with requests of the "
-            "canary in flight",
+            "crash_rate: two crashes of this replica within {:.0f} s, with requests of the canary in flight",
             ToSeconds(crash.noticed - *crash.before));
       }
       LogWarning("crash during a rollout", {{"attempt", crash.attempt},
