@@ -90,6 +90,7 @@ struct ModelRow {
 void ReadRows(Section& root, const Common& common, int questions, std::vector<ModelRow>* rows) {
   root.Each("models", 100, [&](Section& section) {
     ModelRow& row = rows->emplace_back();
+    RefuseImages(section);
     section.Require("name", "a name");
     section.Name("name", &row.model.name);
     section.Text("size", 64, &row.model.size);
@@ -120,9 +121,11 @@ absl::StatusOr<std::vector<ComparisonModel>> ReadComparison(const std::string& f
   std::vector<std::string> questions, arms;
   {
     Section section(&root, 1, "", faults, nullptr);
+    RefuseImages(section);
     section.Text("description", 1 << 16, &common.description);
     {
       Section benchmark = section.Map("benchmark");
+      RefuseImages(benchmark);
       benchmark.Integer("max_tokens", 1, 1 << 20, &common.max_tokens);
       benchmark.Number("temperature", 0, 2, &common.temperature);
       benchmark.Integer("timeout_ms", 1, 86400000, &common.timeout_ms);

@@ -3,13 +3,14 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <fstream>
 #include <thread>
@@ -83,6 +84,21 @@ int64_t ResidentBytes(pid_t pid) {
   return resident * sysconf(_SC_PAGESIZE);
 }
 
+// The child's side of a start, up to the program: async-signal-safe calls only. Returns with errno when that fails.
+void Become(char* const* argv, char* const* envp, const char* log_file, pid_t parent) {
+  setpgid(0, 0);  // Ctrl-C is ours to handle: the engine ends with us
+  // The generator runs at a higher priority where it may (see Session); what it starts must not.
+  setpriority(PRIO_PROCESS, 0, std::max(getpriority(PRIO_PROCESS, 0), 0));
+  prctl(PR_SET_PDEATHSIG, SIGKILL);     // nobody else would end it when we are killed
+  if (getppid() != parent) _exit(127);  // we were, just now
+  const int input = open("/dev/null", O_RDONLY);
+  const int log = open(log_file, O_WRONLY | O_CREAT | O_APPEND, 0644);
+  if (input < 0 || log < 0 || dup2(input, 0) < 0 || dup2(log, 1) < 0 || dup2(log, 2) < 0) return;
+  close(input);
+  close(log);
+  execve(argv[0], argv, envp);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<EngineProcess>> EngineProcess::Start(const EngineSpec& spec, const EngineFiles& files) {
@@ -126,29 +142,32 @@ absl::StatusOr<std::unique_ptr<EngineProcess>> EngineProcess::Start(const Engine
 }
 
 absl::Status EngineProcess::Spawn() {
-  posix_spawn_file_actions_t files;
-  posix_spawn_file_actions_init(&files);
-  posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_addopen(&files, 1, log_file_.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
-  posix_spawn_file_actions_adddup2(&files, 1, 2);
-  posix_spawnattr_t attributes;
-  posix_spawnattr_init(&attributes);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);  // Ctrl-C is ours to handle: the engine ends with us
   std::vector<char*> argv, envp;
   for (std::string& a : arguments_) argv.push_back(a.data());
   for (std::string& e : environment_) envp.push_back(e.data());
   argv.push_back(nullptr);
   envp.push_back(nullptr);
-  // The generator runs at a higher priority where it may (see Session); what it starts must not.
-  const int priority = getpriority(PRIO_PROCESS, 0);
-  setpriority(PRIO_PROCESS, 0, std::max(priority, 0));
-  const int error = posix_spawn(&pid_, argv[0], &files, &attributes, argv.data(), envp.data());
-  setpriority(PRIO_PROCESS, 0, priority);
-  posix_spawn_file_actions_destroy(&files);
-  posix_spawnattr_destroy(&attributes);
+  std::array<int, 2> pipe{};  // closed by the program's start, or errno comes through it
+  if (pipe2(pipe.data(), O_CLOEXEC) != 0) {
+    return absl::InternalError(fmt::format("cannot start {}: {}", arguments_[0], std::strerror(errno)));
+  }
+  const pid_t parent = getpid();
+  pid_ = fork();
+  if (pid_ == 0) {
+    Become(argv.data(), envp.data(), log_file_.c_str(), parent);
+    const int error = errno;
+    (void)!write(pipe[1], &error, sizeof(error));
+    _exit(127);
+  }
+  int error = pid_ < 0 ? errno : 0;
+  close(pipe[1]);
+  while (pid_ > 0 && read(pipe[0], &error, sizeof(error)) < 0 && errno == EINTR) {
+  }
+  close(pipe[0]);
   ended_.clear();
   last_cpu_ns_ = last_at_ns_ = 0;
   if (error == 0) return absl::OkStatus();
+  if (pid_ > 0) waitpid(pid_, nullptr, 0);
   pid_ = -1;
   return absl::InternalError(fmt::format("cannot start {}: {}", arguments_[0], std::strerror(error)));
 }

@@ -20,7 +20,9 @@ struct EngineFiles {
   std::string log_folder;
 };
 
-// Thread-compatible. Stops the process (SIGTERM, after 30 s SIGKILL) when destroyed.
+// Thread-compatible. Stops the process (SIGTERM, after 30 s SIGKILL) when destroyed. The kernel kills it (SIGKILL) when
+// the thread that started it ends in any other way, so that is the main thread; what a program has started itself lives
+// on.
 class EngineProcess {
  public:
   // Starts it on a free loopback port; does not wait until it is ready. NOT_FOUND: no such program; INVALID_ARGUMENT: a

@@ -54,19 +54,28 @@ absl::Status ToAbslStatus(const grpc::Status& status) {
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
 }
 
-absl::Status WaitForChannel(grpc::Channel& channel, const std::string& url, Duration timeout) {
-  const auto deadline = std::chrono::system_clock::now() + timeout;
+absl::Status WaitForChannel(grpc::Channel& channel, const std::string& url, Duration timeout,
+                            const std::atomic<bool>& stop) {
+  using std::chrono::system_clock;
+  const auto deadline = system_clock::now() + timeout;
+  // False: the channel was still in `state` at `until`, or it is time to stop.
+  const auto changes = [&](grpc_connectivity_state state, system_clock::time_point until) {
+    while (!stop.load(std::memory_order_relaxed) && system_clock::now() < until) {
+      if (channel.WaitForStateChange(state, std::min(until, system_clock::now() + kStopInterval))) return true;
+    }
+    return false;
+  };
   grpc_connectivity_state state = channel.GetState(/*try_to_connect=*/true);
-  while (state != GRPC_CHANNEL_READY && state != GRPC_CHANNEL_TRANSIENT_FAILURE &&
-         channel.WaitForStateChange(state, deadline)) {
+  while (state != GRPC_CHANNEL_READY && state != GRPC_CHANNEL_TRANSIENT_FAILURE && changes(state, deadline)) {
     state = channel.GetState(true);
   }
   if (state == GRPC_CHANNEL_READY) return absl::OkStatus();
   // Whoever asks again wants to see the reconnect, and gRPC's own poller looks every 5 s only.
-  if (channel.WaitForStateChange(state, std::min(deadline, std::chrono::system_clock::now() + kReconnectWait)) &&
+  if (changes(state, std::min(deadline, system_clock::now() + kReconnectWait)) &&
       channel.GetState(true) == GRPC_CHANNEL_READY) {
     return absl::OkStatus();
   }
+  if (stop.load(std::memory_order_relaxed)) return absl::CancelledError("interrupted");
   return absl::UnavailableError(
       fmt::format("no gRPC connection to {}: is a server listening there, and does it speak {}?", url,
                   url.find("s://") != std::string::npos ? "TLS with this CA" : "plaintext"));

@@ -3,6 +3,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <set>
@@ -25,8 +26,28 @@ void PrepareContext(const TargetOptions& options, const Request& request, grpc::
 // Same code, the message as it is.
 absl::Status ToAbslStatus(const grpc::Status& status);
 
-// Waits until a connection stands or is refused. UNAVAILABLE saying what was tried.
-absl::Status WaitForChannel(grpc::Channel& channel, const std::string& url, Duration timeout);
+// Waits until a connection stands or is refused. UNAVAILABLE saying what was tried; CANCELLED soon after `stop`.
+absl::Status WaitForChannel(grpc::Channel& channel, const std::string& url, Duration timeout,
+                            const std::atomic<bool>& stop);
+
+// How often something that waits looks whether it shall stop.
+inline constexpr auto kStopInterval = std::chrono::milliseconds(100);
+
+// One unary call, begun by `start(queue)` with `context`; cancelled soon after `stop`.
+template <typename Answer, typename Start>
+grpc::Status CallUntil(const std::atomic<bool>& stop, grpc::ClientContext& context, Start start, Answer* answer) {
+  grpc::CompletionQueue queue;
+  const auto call = start(&queue);
+  grpc::Status status;
+  call->Finish(answer, &status, &queue);
+  void* tag = nullptr;
+  bool ok = false;
+  while (queue.AsyncNext(&tag, &ok, std::chrono::system_clock::now() + kStopInterval) ==
+         grpc::CompletionQueue::TIMEOUT) {
+    if (stop.load(std::memory_order_relaxed)) context.TryCancel();
+  }
+  return status;
+}
 
 // The calls that a target has under way; its destructor waits for their end, so it is a target's last member: had a
 // call the last reference to a channel, gRPC 1.51 would end in its own thread. Thread-safe. `Call` has Cancel().

@@ -68,7 +68,7 @@ class KserveTarget final : public Target {
     call->Begin(stubs_.empty() ? nullptr : stubs_[turn % stubs_.size()].get(), opened_);
   }
   void CancelAll() override { calls_.CancelAll(); }
-  absl::Status Check(Duration timeout) override;
+  absl::Status Check(Duration timeout, const std::atomic<bool>& stop) override;
 
   CallRegistry<Call>& calls() { return calls_; }
   std::string model() {
@@ -80,12 +80,15 @@ class KserveTarget final : public Target {
   const TargetOptions& options() const { return options_; }
 
  private:
+  template <typename Ask, typename Answer>
+  using Method = std::unique_ptr<grpc::ClientAsyncResponseReader<Answer>> (Service::Stub::*)(grpc::ClientContext*,
+                                                                                             const Ask&,
+                                                                                             grpc::CompletionQueue*);
   // One unary call. UNAUTHENTICATED and the like with the URL.
   template <typename Ask, typename Answer>
-  absl::Status Unary(grpc::Status (Service::Stub::*method)(grpc::ClientContext*, const Ask&, Answer*), const Ask& ask,
-                     Answer* answer);
+  absl::Status Unary(Method<Ask, Answer> method, const Ask& ask, Answer* answer, const std::atomic<bool>& stop);
   // UNAVAILABLE: worth another try.
-  absl::Status CheckOnce();
+  absl::Status CheckOnce(const std::atomic<bool>& stop);
   absl::Status PickModel(const inference::RepositoryIndexResponse& index);
 
   const TargetOptions options_;
@@ -165,13 +168,14 @@ void Call::End(const absl::Status& status) {
 }
 
 template <typename Ask, typename Answer>
-absl::Status KserveTarget::Unary(grpc::Status (Service::Stub::*method)(grpc::ClientContext*, const Ask&, Answer*),
-                                 const Ask& ask, Answer* answer) {
+absl::Status KserveTarget::Unary(Method<Ask, Answer> method, const Ask& ask, Answer* answer,
+                                 const std::atomic<bool>& stop) {
   grpc::ClientContext context;
   Request probe;
   probe.timeout = std::chrono::seconds(10);
   PrepareContext(options_, probe, context);
-  const grpc::Status status = ((*stubs_[0]).*method)(&context, ask, answer);
+  const auto start = [&](grpc::CompletionQueue* queue) { return ((*stubs_[0]).*method)(&context, ask, queue); };
+  const grpc::Status status = CallUntil(stop, context, start, answer);
   if (status.error_code() == grpc::StatusCode::UNAUTHENTICATED) {
     return absl::UnauthenticatedError(fmt::format("{} {}: {}", options_.url,
                                                   options_.token.empty() ? "wants a token" : "refuses the token",
@@ -205,9 +209,9 @@ absl::Status KserveTarget::PickModel(const inference::RepositoryIndexResponse& i
   return absl::OkStatus();
 }
 
-absl::Status KserveTarget::CheckOnce() {
+absl::Status KserveTarget::CheckOnce(const std::atomic<bool>& stop) {
   inference::ServerReadyResponse server;
-  absl::Status status = Unary(&Service::Stub::ServerReady, inference::ServerReadyRequest(), &server);
+  absl::Status status = Unary(&Service::Stub::AsyncServerReady, inference::ServerReadyRequest(), &server, stop);
   if (absl::IsUnimplemented(status)) {
     return absl::UnimplementedError(
         fmt::format("{} is no KServe v2 server: {}", options_.url, std::string(status.message())));
@@ -215,25 +219,26 @@ absl::Status KserveTarget::CheckOnce() {
   SLUICE_RETURN_IF_ERROR(status);
   if (!server.ready()) return absl::UnavailableError("the server is not ready");
   inference::RepositoryIndexResponse index;
-  status = Unary(&Service::Stub::RepositoryIndex, inference::RepositoryIndexRequest(), &index);
+  status = Unary(&Service::Stub::AsyncRepositoryIndex, inference::RepositoryIndexRequest(), &index, stop);
   if (status.ok()) status = PickModel(index);
   // The index is Triton's extension: without it the model must be named.
   if (!status.ok() && !(absl::IsUnimplemented(status) && !model().empty())) return status;
   inference::ModelMetadataRequest ask;
   ask.set_name(model());
   inference::ModelMetadataResponse metadata;
-  return Unary(&Service::Stub::ModelMetadata, ask, &metadata);
+  return Unary(&Service::Stub::AsyncModelMetadata, ask, &metadata, stop);
 }
 
-absl::Status KserveTarget::Check(Duration timeout) {
+absl::Status KserveTarget::Check(Duration timeout, const std::atomic<bool>& stop) {
   SLUICE_RETURN_IF_ERROR(opened_);
   const MonoTime give_up = SaturatingAdd(clock_.Now(), timeout);
   for (const auto& channel : channels_) {
-    SLUICE_RETURN_IF_ERROR(WaitForChannel(*channel, options_.url, give_up - clock_.Now()));
+    SLUICE_RETURN_IF_ERROR(WaitForChannel(*channel, options_.url, give_up - clock_.Now(), stop));
   }
   while (true) {
-    const absl::Status status = CheckOnce();
+    const absl::Status status = CheckOnce(stop);
     if (!absl::IsUnavailable(status)) return status;
+    if (stop.load(std::memory_order_relaxed)) return absl::CancelledError("interrupted");
     if (clock_.Now() + kRetryPause >= give_up) {
       return absl::UnavailableError(fmt::format("{} is not ready after {:.1f} s: {}", options_.url, ToSeconds(timeout),
                                                 std::string(status.message())));

@@ -99,7 +99,7 @@ class NativeTarget final : public Target {
     call->Begin(*stubs_[next_.fetch_add(1, std::memory_order_relaxed) % stubs_.size()]);
   }
   void CancelAll() override { calls_.CancelAll(); }
-  absl::Status Check(Duration timeout) override;
+  absl::Status Check(Duration timeout, const std::atomic<bool>& stop) override;
 
   CallRegistry<Call>& calls() { return calls_; }
   int64_t NowNs() const { return (clock_.Now() - epoch_).count(); }
@@ -178,10 +178,10 @@ void Call::OnDone(const grpc::Status& status) {
   target_.calls().End(this, done);
 }
 
-absl::Status NativeTarget::Check(Duration timeout) {
+absl::Status NativeTarget::Check(Duration timeout, const std::atomic<bool>& stop) {
   if (!opened_.ok()) return opened_;
   for (const auto& channel : channels_) {
-    if (auto status = WaitForChannel(*channel, options_.url, timeout); !status.ok()) return status;
+    if (auto status = WaitForChannel(*channel, options_.url, timeout, stop); !status.ok()) return status;
   }
   const MonoTime give_up = clock_.Now() + timeout;
   while (true) {
@@ -190,7 +190,8 @@ absl::Status NativeTarget::Check(Duration timeout) {
     probe.timeout = std::chrono::seconds(10);
     PrepareContext(options_, probe, context);
     pb::ListModelsResponse models;
-    const grpc::Status status = stubs_[0]->ListModels(&context, {}, &models);
+    const auto start = [&](grpc::CompletionQueue* queue) { return stubs_[0]->AsyncListModels(&context, {}, queue); };
+    const grpc::Status status = CallUntil(stop, context, start, &models);
     if (!status.ok()) return ToAbslStatus(status);
     std::vector<std::string> names;
     const pb::Model* found = nullptr;
@@ -207,6 +208,7 @@ absl::Status NativeTarget::Check(Duration timeout) {
           fmt::format("model '{}' of {} failed to load: {}", found->name(), options_.url, found->error()));
     }
     if (found->state() != "loading") return absl::OkStatus();
+    if (stop.load(std::memory_order_relaxed)) return absl::CancelledError("interrupted");
     if (clock_.Now() > give_up) {
       return absl::UnavailableError(fmt::format("model '{}' of {} is still loading after {:.0f} s", found->name(),
                                                 options_.url, ToSeconds(timeout)));

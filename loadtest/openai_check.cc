@@ -29,7 +29,12 @@ size_t Collect(char* bytes, size_t, size_t count, void* body) {
   return count;
 }
 
-Answer Get(const TargetOptions& options, const std::string& url, Duration timeout) {
+// libcurl asks once a second while nothing comes.
+int AbortOnStop(void* stop, curl_off_t, curl_off_t, curl_off_t, curl_off_t) {
+  return static_cast<const std::atomic<bool>*>(stop)->load(std::memory_order_relaxed) ? 1 : 0;
+}
+
+Answer Get(const TargetOptions& options, const std::string& url, Duration timeout, const std::atomic<bool>& stop) {
   InitCurl();
   const CurlHandle handle(curl_easy_init());
   const CurlHeaders headers = MakeHeaders(options, nullptr);
@@ -42,6 +47,9 @@ Answer Get(const TargetOptions& options, const std::string& url, Duration timeou
   curl_easy_setopt(handle.get(), CURLOPT_ERRORBUFFER, error.data());
   curl_easy_setopt(handle.get(), CURLOPT_WRITEFUNCTION, &Collect);
   curl_easy_setopt(handle.get(), CURLOPT_WRITEDATA, &answer.body);
+  curl_easy_setopt(handle.get(), CURLOPT_NOPROGRESS, 0L);
+  curl_easy_setopt(handle.get(), CURLOPT_XFERINFOFUNCTION, &AbortOnStop);
+  curl_easy_setopt(handle.get(), CURLOPT_XFERINFODATA, &stop);
   answer.code = curl_easy_perform(handle.get());
   long status = 0;
   curl_easy_getinfo(handle.get(), CURLINFO_RESPONSE_CODE, &status);
@@ -87,26 +95,28 @@ std::string OpenAiRoot(const std::string& url) {
   return std::string(root);
 }
 
-absl::Status CheckOpenAi(const TargetOptions& options, const Clock& clock, Duration timeout) {
+absl::Status CheckOpenAi(const TargetOptions& options, const Clock& clock, Duration timeout,
+                         const std::atomic<bool>& stop) {
   const MonoTime give_up = SaturatingAdd(clock.Now(), timeout);
   const std::string root = OpenAiRoot(options.url);
   Mutex mutex;
   CondVar never;
   while (true) {
     const Duration left = std::min<Duration>(give_up - clock.Now(), std::chrono::seconds(10));
-    Answer answer = Get(options, root + "/health", left);
+    Answer answer = Get(options, root + "/health", left, stop);
     // Not everybody has it: only a 503 means something.
-    if (answer.code == CURLE_OK && answer.http_status != 503) answer = Get(options, root + "/v1/models", left);
-    const bool answered = answer.code == CURLE_OK;
-    if (answered && answer.http_status != 503) return JudgeModels(options, answer);
-    const absl::Status status =
-        answered ? StatusOfHttp(503, answer.body) : StatusOfCurl(answer.code, options.url, answer.error);
-    if (!answered && !MayPass(answer.code)) return status;
+    if (answer.code == CURLE_OK && answer.http_status != 503) answer = Get(options, root + "/v1/models", left, stop);
+    if (stop.load(std::memory_order_relaxed)) return absl::CancelledError("interrupted");
+    if (answer.code != CURLE_OK) {
+      const absl::Status status = StatusOfCurl(answer.code, options.url, answer.error);
+      if (!MayPass(answer.code)) return status;
+      return absl::UnavailableError(fmt::format("{} cannot be reached (is a server listening there?): {}", options.url,
+                                                std::string(status.message())));
+    }
+    if (answer.http_status != 503) return JudgeModels(options, answer);
     if (clock.Now() + kRetryPause >= give_up) {
-      const char* what =
-          answered ? "is not ready after" : "cannot be reached (is a server listening there?), tried for";
-      return absl::UnavailableError(
-          fmt::format("{} {} {:.1f} s: {}", options.url, what, ToSeconds(timeout), std::string(status.message())));
+      return absl::UnavailableError(fmt::format("{} is not ready after {:.1f} s: {}", options.url, ToSeconds(timeout),
+                                                std::string(StatusOfHttp(503, answer.body).message())));
     }
     MutexLock lock(mutex);
     never.WaitFor(mutex, kRetryPause);

@@ -1,6 +1,8 @@
 // Is an OpenAI-compatible server there, ready, and does it have the model?
 #pragma once
 
+#include <atomic>
+
 #include "base/clock.h"
 #include "loadtest/target.h"
 
@@ -10,7 +12,8 @@ namespace sluice::loadtest {
 std::string OpenAiRoot(const std::string& url);
 
 // Target::Check over HTTP: GET /health (503 while llama-server loads its model; others may not have it), then
-// /v1/models. Blocks up to `timeout`.
-absl::Status CheckOpenAi(const TargetOptions& options, const Clock& clock, Duration timeout);
+// /v1/models. Waits up to `timeout` for a server that answers so, not for one that does not listen.
+absl::Status CheckOpenAi(const TargetOptions& options, const Clock& clock, Duration timeout,
+                         const std::atomic<bool>& stop);
 
 }  // namespace sluice::loadtest

@@ -35,7 +35,7 @@ class OpenAiTarget final : public Target {
     Enqueue(std::make_unique<OpenAiTransfer>(setup_, std::move(request), record, std::move(done)));
   }
   void CancelAll() override { Enqueue(nullptr); }
-  absl::Status Check(Duration timeout) override;
+  absl::Status Check(Duration timeout, const std::atomic<bool>& stop) override;
 
  private:
   using Transfer = std::unique_ptr<OpenAiTransfer>;
@@ -119,11 +119,11 @@ void OpenAiTarget::Wake() {
   (void)!write(wake_, &one, sizeof(one));  // it fails only when the counter is full, and then it is awake
 }
 
-absl::Status OpenAiTarget::Check(Duration timeout) {
+absl::Status OpenAiTarget::Check(Duration timeout, const std::atomic<bool>& stop) {
   if (!setup_.extra.is_object()) {
     return absl::InvalidArgumentError("the body to merge is no JSON object: " + setup_.options.body_json);
   }
-  return CheckOpenAi(setup_.options, setup_.clock, timeout);
+  return CheckOpenAi(setup_.options, setup_.clock, timeout, stop);
 }
 
 int OpenAiTarget::OnSocket(CURL*, curl_socket_t socket, int what, void* self, void*) {

@@ -107,20 +107,24 @@ absl::StatusOr<Finished> RunOne(const Context& context, const Args& args, const 
   options.out_folder = drive.out.empty() ? fmt::format("loadtest/results/{}-{}", drive.name, time) : drive.out;
   options.files.log_folder = options.out_folder;
   std::error_code error;
-  fs::create_directories(options.out_folder, error);
+  const bool created = fs::create_directories(options.out_folder, error);
   if (error)
     return absl::InvalidArgumentError(fmt::format("cannot create {}: {}", options.out_folder, error.message()));
   std::fprintf(stderr, "%s\n",
                (scenario.description.empty() ? scenario.name : scenario.name + ": " + scenario.description).c_str());
-  SLUICE_RETURN_IF_ERROR(RunScenario(options, scenario, context.stop));
+  if (const absl::Status status = RunScenario(options, scenario, context.stop); !status.ok()) {
+    if (created) fs::remove(options.out_folder, error);  // empty, unless an engine left a log
+    return status;
+  }
 
   Run run;
   SLUICE_ASSIGN_OR_RETURN(Summary summary, SummarizeFile(options.out_folder + "/run.jsonl", &run, &scenario));
-  SLUICE_RETURN_IF_ERROR(Regression(drive, scenario, summary));
+  const absl::Status judged = Regression(drive, scenario, summary);
   SLUICE_RETURN_IF_ERROR(WriteReports(options.out_folder, run, summary));
   std::fputs(TextReport(summary).c_str(), stdout);
   std::printf("\nreports: %s/report.html (also .md, .json, .txt; raw: run.jsonl)\n\n", options.out_folder.c_str());
   std::fflush(stdout);
+  SLUICE_RETURN_IF_ERROR(judged);
   return Finished{summary.exit_code(), options.out_folder, std::move(summary)};
 }
 

@@ -39,6 +39,7 @@ struct Runner::State {
   std::vector<Duration> arrivals;            // open loop, from `begin`; warm-up first
   size_t next_arrival = 0;
   int64_t measured_started = 0, failures = 0;
+  int64_t waiting = 0;  // turns and streams that a timer starts: the block waits for them, an interrupted one does not
   Progress progress;
   bool no_more = false;  // nothing new is started
   double cpu_at_start = 0;
@@ -106,10 +107,10 @@ void Runner::Finished(State& s, const Planned& planned, Record& record) {
   const bool over = s.no_more || stop_.load(std::memory_order_relaxed);
   if (record.ok() && planned.turn + 1 < planned.turns && !over) {
     const MonoTime when = done + scenario_.workload.think_time;
-    // In flight in the sense that the block must wait for it.
-    ++s.progress.in_flight;
+    ++s.waiting;
     loop_.At(when, [this, &s, planned, answer, when] {
-      --s.progress.in_flight;
+      --s.waiting;
+      if (stop_.load(std::memory_order_relaxed)) return;
       StartRequest(s, s.workload.NextTurn(planned, answer), when, when < s.measure_from);
     });
     return;
@@ -118,10 +119,10 @@ void Runner::Finished(State& s, const Planned& planned, Record& record) {
   if (!failed) return StartClosed(s, done);
   // A server that refuses at once must not be hammered in a circle.
   const MonoTime when = done + kPauseAfterFailure;
-  ++s.progress.in_flight;
+  ++s.waiting;
   loop_.At(when, [this, &s, when] {
-    --s.progress.in_flight;
-    StartClosed(s, when);
+    --s.waiting;
+    if (!stop_.load(std::memory_order_relaxed)) StartClosed(s, when);
   });
 }
 
@@ -244,12 +245,13 @@ BlockSample Runner::Run(const Block& block, Target& target, const BlockHooks& ho
   bool cancelled = false;
   loop_.Run([&] {
     Report(s);
-    if (stop_.load(std::memory_order_relaxed) && !cancelled) {
+    const bool stopped = stop_.load(std::memory_order_relaxed);
+    if (stopped && !cancelled) {
       cancelled = true;
       s.no_more = true;
       target.CancelAll();
     }
-    return s.no_more && s.progress.in_flight == 0;
+    return s.no_more && s.progress.in_flight == 0 && (s.waiting == 0 || stopped);
   });
   loop_.Clear();
   Conclude(s);

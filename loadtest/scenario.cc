@@ -114,6 +114,7 @@ void ReadLength(Section& section, std::string_view key, LengthSpec* out) {
 }
 
 void ReadWorkload(Section section, WorkloadSpec* out) {
+  RefuseImages(section);
   using Form = WorkloadSpec::Form;
   section.Choice<Form>("form", {{"text", Form::kText}, {"chat", Form::kChat}, {"tokens", Form::kTokens}}, &out->form);
   ReadLength(section, "prompt_tokens", &out->prompt_tokens);
@@ -236,6 +237,7 @@ void CheckNames(Section& root, const Scenario& s) {
 
 void ReadScenario(Section& root, Scenario* out) {
   using Kind = Scenario::Kind;
+  RefuseImages(root);
   root.Require("name", "a name");
   root.Name("name", &out->name);
   root.Text("description", kMaxText, &out->description);
@@ -279,6 +281,12 @@ void ReadScenario(Section& root, Scenario* out) {
 }
 
 }  // namespace
+
+void RefuseImages(Section& section) {
+  for (const char* key : {"image", "images"}) {
+    if (section.Has(key)) section.Refuse(key, "image prompts are not supported", "text, as the engine takes no images");
+  }
+}
 
 void ReadEngine(Section& section, EngineSpec* out) {
   section.Require("name", "a name, once");

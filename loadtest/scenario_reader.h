@@ -7,6 +7,9 @@
 namespace sluice::loadtest {
 
 // One entry of `engines:`.
+// A fault for each key that would make prompts of images.
+void RefuseImages(config::Section& section);
+
 void ReadEngine(config::Section& section, EngineSpec* out);
 
 }  // namespace sluice::loadtest

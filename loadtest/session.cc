@@ -57,6 +57,7 @@ class Session {
 
  private:
   absl::Status StartEngine(const EngineSpec& spec);
+  absl::Status Describe(const Arm& arm, std::map<std::string, std::string>& environment) const;
   void RunBlock(Arm& arm, int block, int level, double offered);
   void RunStress(Arm& arm);
   BlockHooks Hooks(Arm& arm, int block, int level);
@@ -105,7 +106,7 @@ absl::Status Session::StartEngine(const EngineSpec& spec) {
   absl::Status ready;
   const MonoTime give_up = clock_.Now() + kReadyTimeout;
   while (true) {
-    ready = arm.target->Check(arm.process == nullptr ? std::chrono::seconds(10) : std::chrono::seconds(2));
+    ready = arm.target->Check(arm.process == nullptr ? std::chrono::seconds(10) : std::chrono::seconds(2), stop_);
     if (arm.process != nullptr && !arm.process->alive()) {
       return absl::UnavailableError(fmt::format("engine '{}' ended with {} before it was ready:{}", spec.name,
                                                 arm.process->ended(), LastLines(arm.process->log_file())));
@@ -133,7 +134,6 @@ absl::Status Session::Prepare() {
     SLUICE_ASSIGN_OR_RETURN(trace_, ReadTrace(scenario_.load.trace_file));
   }
   std::filesystem::create_directories(options_.out_folder);
-  SLUICE_ASSIGN_OR_RETURN(writer_, RunWriter::Open(options_.out_folder + "/run.jsonl"));
   loadtest::Run run{.environment = DescribeMachine(),
                     .scenario = scenario_.name,
                     .scenario_yaml = options_.scenario_text,
@@ -141,25 +141,34 @@ absl::Status Session::Prepare() {
                     .overrides = options_.overrides};
   run.environment["command"] = options_.command_line;
   run.environment["generator_priority"] = std::to_string(getpriority(PRIO_PROCESS, 0));
+  absl::Status ready;
   for (const EngineSpec& spec : scenario_.engines) {
-    SLUICE_RETURN_IF_ERROR(StartEngine(spec));
-    const Arm& arm = arms_.back();
-    run.environment["engine." + spec.name] = arm.process == nullptr ? spec.url : arm.process->command();
-    if (spec.slots > 0) {
-      run.environment["geometry." + spec.name] = fmt::format("{} slots × {} tokens", spec.slots, spec.slot_context);
-    }
-    const std::string model = spec.model_file.empty() ? options_.files.model_file : spec.model_file;
-    if (arm.process != nullptr && !model.empty() && !model.starts_with("synthetic:")) {
-      run.environment["model"] = std::filesystem::path(model).filename().string();
-      SLUICE_ASSIGN_OR_RETURN(run.environment["model_sha256"], Sha256OfFile(model));
-    }
-    for (const auto& [name, value] : spec.env) {
-      // Our own switches, which say what was compared; anything else could be a secret.
-      const bool ours = name.starts_with("PHASE5_") || name.starts_with("SLUICE_");
-      run.environment["env." + spec.name + "." + name] = ours ? value : "(set)";
-    }
+    if (ready.ok()) ready = StartEngine(spec);
+    if (ready.ok()) ready = Describe(arms_.back(), run.environment);
   }
+  if (!ready.ok() && !stop_) return ready;  // interrupted: a run without blocks, which says so
+  SLUICE_ASSIGN_OR_RETURN(writer_, RunWriter::Open(options_.out_folder + "/run.jsonl"));
   writer_->Begin(run);
+  return absl::OkStatus();
+}
+
+// What reports say of an arm.
+absl::Status Session::Describe(const Arm& arm, std::map<std::string, std::string>& environment) const {
+  const EngineSpec& spec = arm.spec;
+  environment["engine." + spec.name] = arm.process == nullptr ? spec.url : arm.process->command();
+  if (spec.slots > 0) {
+    environment["geometry." + spec.name] = fmt::format("{} slots × {} tokens", spec.slots, spec.slot_context);
+  }
+  const std::string model = spec.model_file.empty() ? options_.files.model_file : spec.model_file;
+  if (arm.process != nullptr && !model.empty() && !model.starts_with("synthetic:")) {
+    environment["model"] = std::filesystem::path(model).filename().string();
+    SLUICE_ASSIGN_OR_RETURN(environment["model_sha256"], Sha256OfFile(model));
+  }
+  for (const auto& [name, value] : spec.env) {
+    // Our own switches, which say what was compared; anything else could be a secret.
+    const bool ours = name.starts_with("PHASE5_") || name.starts_with("SLUICE_");
+    environment["env." + spec.name + "." + name] = ours ? value : "(set)";
+  }
   return absl::OkStatus();
 }
 

@@ -22,7 +22,8 @@ struct SessionOptions {
   bool terminal = false;  // stderr is one: redraw the progress line
 };
 
-// Blocks until the run is over; `stop` ends it early and leaves a file marked partial. Writes out_folder/run.jsonl.
+// Blocks until the run is over; `stop` ends it early, at any moment, and leaves a file marked partial. Writes
+// out_folder/run.jsonl, and nothing there (but the logs of engines) when it fails. For the main thread: EngineProcess.
 // `scenario`: those three, parsed. INVALID_ARGUMENT: what it names; UNAVAILABLE, NOT_FOUND, UNAUTHENTICATED, ...: an
 // engine cannot be reached or refuses, with the reason (and the last lines of its log when the tool started it).
 absl::Status RunScenario(const SessionOptions& options, Scenario scenario, const std::atomic<bool>& stop);

@@ -2,6 +2,7 @@
 // / Triton gRPC), openai_target (HTTP).
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -53,9 +54,10 @@ class Target {
   // once and touches `record` no more. A planned cancel ends with kCancelled.
   virtual void Start(Request request, Record* record, std::function<void()> done) = 0;
   virtual void CancelAll() = 0;
-  // Blocks up to `timeout`. UNAVAILABLE: nobody listens, or it does not get ready; UNAUTHENTICATED, PERMISSION_DENIED;
-  // NOT_FOUND: no such model (names those that exist); the message says what to do.
-  virtual absl::Status Check(Duration timeout) = 0;
+  // Blocks up to `timeout`; CANCELLED within about a second of `stop`. UNAVAILABLE: nobody listens (said at once), or
+  // it does not get ready; UNAUTHENTICATED, PERMISSION_DENIED; NOT_FOUND: no such model (names those that exist); the
+  // message says what to do.
+  virtual absl::Status Check(Duration timeout, const std::atomic<bool>& stop) = 0;
 };
 
 // `loop` (for slow readers) and `clock` outlive the target; times are relative to `epoch`.

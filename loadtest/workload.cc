@@ -55,6 +55,10 @@ absl::StatusOr<std::vector<GivenPrompt>> ReadPrompts(const std::string& path) {
     }
     try {
       const auto json = nlohmann::json::parse(line);
+      if (json.contains("image") || json.contains("images")) {
+        return absl::InvalidArgumentError(
+            fmt::format("{}:{}: image prompts are not supported, as the engine takes no images", path, number));
+      }
       prompts.push_back({.text = json.at("prompt"), .max_tokens = json.value("max_tokens", 0)});
     } catch (const nlohmann::json::exception& e) {
       return absl::InvalidArgumentError(fmt::format("{}:{}: {}", path, number, e.what()));

@@ -282,6 +282,50 @@ def interrupted(tmp):
               "the server dies: exit 2, and the report says what the calls got")
 
 
+def stopped_early(tmp):
+    """Ctrl-C while servers are still looked for; runs that are refused; engines of a run that is killed."""
+    def start(*words):
+        return subprocess.Popen([str(w) for w in (BIN / "sluice-bench", *words)], stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True, cwd=ROOT, env=ENVIRONMENT)
+
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()  # the kernel accepts; nobody ever answers
+        for scheme in ("grpc", "kserve", "http"):
+            process = start("load", f"{scheme}://127.0.0.1:{silent.getsockname()[1]}", *short(tmp / scheme))
+            wait_until((tmp / scheme).exists, f"{scheme}: the folder of the results")
+            process.send_signal(signal.SIGINT)
+            said, _ = process.communicate(timeout=8)  # it would have tried for 10 s
+            check(process.returncode == INVALID and "ended early: interrupted" in said,
+                  f"{scheme}: Ctrl-C before the server answered: exit 2, said in the report")
+            check(report(tmp / scheme)["cells"] == [], "which has no numbers")
+
+    expect(bench("load", "http://127.0.0.1:1", *short(tmp / "refused")), UNREACHABLE, "listening")
+    check(not (tmp / "refused").exists(), "a refused run leaves no folder")
+    (tmp / "mine").mkdir()
+    expect(bench("load", "http://127.0.0.1:1", *short(tmp / "mine")), UNREACHABLE, "listening")
+    check((tmp / "mine").exists(), "but it does not remove one that was there")
+
+    (tmp / "long.yaml").write_text("name: x\nengines: [{name: a, start: sluice}]\nworkload: {output_tokens: 4}\n"
+                                   "load: {mode: constant, rate: 20, duration_s: 100, warmup_s: 0, blocks: 1}\n")
+    process = start("run", tmp / "long.yaml", "--model-file", "synthetic:", "--out", tmp / "killed", *ANY_SPEED)
+    wait_until(lambda: (tmp / "killed/run.jsonl").exists(), "the engine is ready")
+    children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    (engine,) = children.read_text().split()
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not alive(engine), "the engine of a killed run ends")
+    check(True, "kill -9 takes the engine along")
+
+
+def alive(pid):
+    """A process that runs: a zombie, which some init has not collected yet, does not."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def secured(tmp):
     made = run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", tmp / "key.pem", "-out",
                tmp / "cert.pem", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
@@ -319,7 +363,7 @@ def repeated(tmp):
         check(server.poll() is None, "20 runs, each reached its end; the server lives")
 
 
-PARTS = [doors, refusals, judged, regression, interrupted, secured, repeated]
+PARTS = [doors, refusals, judged, regression, interrupted, stopped_early, secured, repeated]
 
 if __name__ == "__main__":
     wanted = sys.argv[2:]

@@ -131,9 +131,10 @@ class KserveTargetTest : public testing::Test {
   absl::Status Check(const std::string& model, Duration timeout = kLong) {
     options_.model = model;
     Connect();
-    return target_->Check(timeout);
+    return target_->Check(timeout, stop_);
   }
 
+  std::atomic<bool> stop_{false};
   SystemClock clock_;
   EventLoop loop_{clock_};
   FakeService service_;
@@ -312,6 +313,8 @@ TEST_F(KserveTargetTest, CheckWaitsUntilTheServerIsReady) {
   EXPECT_LT(service_.not_ready, 0);
   service_.models["small"] = "LOADING";
   EXPECT_THAT(Check("small", kShort), StatusIs(StatusCode::kUnavailable, HasSubstr("loading")));
+  stop_ = true;
+  EXPECT_THAT(Check("small"), StatusIs(StatusCode::kCancelled));
 }
 
 TEST_F(KserveTargetTest, CheckSaysWhatIsWrong) {

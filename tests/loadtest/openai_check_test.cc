@@ -24,10 +24,10 @@ using testing::HasSubstr;
 constexpr Duration kLong = std::chrono::seconds(30), kShort = std::chrono::milliseconds(250);
 const char kModels[] = R"({"object":"list","data":[{"id":"small"},{"id":"large"}]})";
 
-absl::Status Check(const TargetOptions& options, Duration timeout) {
+absl::Status Check(const TargetOptions& options, Duration timeout, const std::atomic<bool>& stop = false) {
   const SystemClock clock;
   EventLoop loop(clock);
-  return MakeOpenAiTarget(options, loop, clock, clock.Now())->Check(timeout);
+  return MakeOpenAiTarget(options, loop, clock, clock.Now())->Check(timeout, stop);
 }
 
 void AnswerModels(const HttpRequest& request, HttpPeer& peer) {
@@ -90,8 +90,22 @@ TEST(OpenAiCheck, GivesUpOnAServerThatNeverGetsReady) {
 
 TEST(OpenAiCheck, NobodyListens) {
   std::string url = FakeHttpServer([](const HttpRequest&, HttpPeer&) {}).url();
-  EXPECT_THAT(Check({.url = url}, kShort),
+  const SystemClock clock;
+  const MonoTime begin = clock.Now();
+  EXPECT_THAT(Check({.url = url}, kLong),
               StatusIs(StatusCode::kUnavailable, HasSubstr("is a server listening there?")));
+  EXPECT_LT(clock.Now() - begin, kLong / 3);  // said at once
+}
+
+TEST(OpenAiCheck, AServerThatIsSilentOrLoadsForEverCanBeInterrupted) {
+  for (const bool silent : {true, false}) {
+    std::atomic<bool> stop = false;
+    FakeHttpServer server([&](const HttpRequest&, HttpPeer& peer) {
+      stop = true;
+      silent ? peer.WaitUntilClosed() : (void)peer.Answer(503, "{}");
+    });
+    EXPECT_THAT(Check({.url = server.url()}, std::chrono::hours(1), stop), StatusIs(StatusCode::kCancelled));
+  }
 }
 
 TEST(OpenAiCheck, WhatIsNoSuchServerIsSaidAtOnce) {

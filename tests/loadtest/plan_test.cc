@@ -172,6 +172,21 @@ TEST(Scenario, EveryFaultIsNamedWithFileLineAndKey) {
   EXPECT_THAT(all, HasSubstr("no engine is named 'nobody'"));
 }
 
+TEST(Scenario, ImagesAreRefusedAndNotOverlooked) {
+  const std::string refusal = "image prompts are not supported; allowed: text, as the engine takes no images";
+  const auto scenario = ParseScenario(
+      "f.yaml", "name: x\nengines: [{name: a, url: \"grpc://x\"}]\nworkload:\n  images: [cat.png]\n", false, {});
+  EXPECT_THAT(std::string(scenario.status().message()), HasSubstr("f.yaml:4: workload.images: " + refusal));
+  const auto comparison = ReadComparison("c.yaml",
+                                         "benchmark: {max_tokens: 5}\nmodels:\n  - {name: m, image: cat.png}\n"
+                                         "questions: [what]\nengines: [{name: a, url: \"grpc://x\"}, "
+                                         "{name: b, url: \"grpc://y\"}]\n");
+  EXPECT_THAT(std::string(comparison.status().message()), HasSubstr("c.yaml:3: models[0].image: " + refusal));
+  const std::string path = testing::TempDir() + "sluice-image-prompts.jsonl";
+  std::ofstream(path) << "{\"prompt\": \"what is this\"}\n{\"prompt\": \"and this\", \"image\": \"cat.png\"}\n";
+  EXPECT_THAT(std::string(ReadPrompts(path).status().message()), HasSubstr("prompts.jsonl:2: image prompts are not"));
+}
+
 TEST(Scenario, EveryShippedFileReads) {
   int scenarios = 0, comparisons = 0;
   for (const auto& entry : std::filesystem::directory_iterator("loadtest/scenarios")) {

@@ -93,6 +93,29 @@ TEST(Session, CtrlCLeavesAPartialRunThatSaysSo) {
   EXPECT_GE(r.run.records.size(), 10U);
 }
 
+TEST(Session, CtrlCDoesNotWaitForThinkingUsers) {
+  FakeServer server({});
+  std::atomic<bool> stop{false};
+  std::thread user([&] {
+    while (server.requests() < 3) std::this_thread::yield();
+    stop = true;
+  });
+  const Result r = Drive(server.url(),
+                         "workload: {form: chat, output_tokens: 2, turns: 2, think_time_ms: 3600000}\n"
+                         "load: {mode: constant, rate: 50, duration_s: 600, blocks: 1}",
+                         stop);
+  user.join();
+  EXPECT_TRUE(r.summary.partial);
+}
+
+TEST(Session, CtrlCBeforeTheFirstRequestLeavesAPartialRunToo) {
+  FakeServer server({});
+  const Result r = Drive(server.url(), "load: {duration_s: 600}", std::atomic<bool>{true});
+  EXPECT_TRUE(r.summary.partial);
+  EXPECT_EQ(server.requests(), 0);
+  EXPECT_THAT(r.summary.invalid, testing::Contains(HasSubstr("ended early: interrupted")));
+}
+
 TEST(Session, NobodyListeningIsSaidAtOnce) {
   const absl::Status status =
       TryDrive("{name: gone, url: \"grpc://127.0.0.1:9\"}", "", FreshFolder(), std::atomic<bool>{false});
