@@ -55,7 +55,8 @@ bool FlagLeader::Weigh(const std::vector<ReplicaRecord>& records, const RolloutS
   hold_.clear();
   std::map<int64_t, std::vector<Window>> by_index;
   for (const ReplicaRecord& record : records) {
-    if (const Duration off = record.now - now; std::chrono::abs(off) > kMaxClockOffset * length) {
+    const Duration off = record.now - now, most = kMaxClockOffset * length;
+    if (off > most || -off > std::max(most, kLate)) {
       hold_ = fmt::format("the clock of replica {} is {:.0f} s off", record.replica, ToSeconds(off));
       continue;
     }

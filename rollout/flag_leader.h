@@ -22,8 +22,10 @@ class FlagLeader {
   static constexpr int64_t kLag = 1;
   // Replicas are missed for so many windows; then they are taken for gone.
   static constexpr int64_t kMissed = 6;
-  // A replica whose clock is further off is not counted, and nothing is promoted meanwhile.
+  // A replica whose clock is further off is not counted, and nothing is promoted meanwhile. A record that is old may
+  // have been late on its way as well.
   static constexpr int64_t kMaxClockOffset = 2;  // windows
+  static constexpr Duration kLate = std::chrono::seconds(5);
 
   explicit FlagLeader(AnalysisOptions options);
 

@@ -186,14 +186,30 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
   void BeginPart(engine::PipelinePolicy policy) {
     const int64_t tokens = static_cast<int64_t>(prompt_.tokens.size()) + prompt_.max_tokens;
     part_ = parts_.arms.Begin(decisions_, tokens * static_cast<int64_t>(model_->facts().kv_bytes_per_token));
+    RunPart(std::move(policy));
+  }
+
+  void RunPart(engine::PipelinePolicy policy) {
     if (parts_.faults == nullptr) return OpenStream(std::move(policy));
     const FaultInjection::Strike strike = parts_.faults->Next(info_.pipeline);
     parts_.arms.Leak(part_, strike.leaked);
     parts_.faults->After(strike.delay, [self = shared_from_this(), policy = std::move(policy), fail = strike.fail] {
       if (!fail) return self->OpenStream(policy);
       self->call_->Report(qos::CallOutcome::kFailure, qos::CallTimes());
+      if (self->FallBack()) return self->RunPart(engine::BaselinePolicy());
       self->Refuse(MakeError(Reason::kFaultInjected, "this pipeline fails on purpose: faults are injected"));
     });
+  }
+
+  // The ttft pipeline failed before its stream began: nothing was lost, so baseline serves and the client sees nothing.
+  bool FallBack() {
+    if (info_.pipeline != engine::kTtftPipeline) return false;
+    call_ = parts_.breakers.Get(info_.model, engine::kBaselinePipeline).TryAcquire();
+    if (!call_.has_value()) return false;
+    info_.pipeline = engine::kBaselinePipeline;
+    info_.qos += ";fallback=TTFT_FAILED";
+    fell_back_ = true;
+    return true;
   }
 
   // --- 4 stream: tokens flow from the engine thread to whoever reads ---

@@ -184,6 +184,16 @@ rollout::Report RolloutControl::Describe() const {
 void RolloutControl::Serve(const std::string& flag, const rollout::Serving& serving) {
   const std::optional<size_t> index = IndexOf(flag);
   if (index) parts_.arms.Watch(*index, serving.begun && !serving.rolled_back);
+  if (flag == flags::kTtftPipeline && serving.bps > 0 && serving.by != ttft_by_) {
+    // What opened a breaker was judged with the attempt before: this one would trip on it unseen.
+    ttft_by_ = serving.by;
+    for (const qos::BreakerRegistry::Entry& entry : parts_.breakers.List()) {
+      if (entry.pipeline == engine::kTtftPipeline && entry.snapshot.state == qos::BreakerState::kOpen) {
+        parts_.breakers.Force(entry.model, entry.pipeline, qos::BreakerState::kClosed,
+                              {.who = serving.by, .why = "a new attempt begins"});
+      }
+    }
+  }
   if (parts_.journal != nullptr && serving.begun) {
     parts_.journal->SetAttempt(serving.bps > 0 ? serving.by.substr(serving.by.find(' ') + 1) : "");
   }

@@ -91,6 +91,7 @@ class RolloutControl {
   bool crash_reported_ = false;                             // the guard's
   std::string crashing_attempt_;                            // likewise: the canary has crashed twice within its span
   std::string crashing_why_;
+  std::string ttft_by_;  // attempt that ttft was served for last; under the lock of Rollouts that calls Serve
 
   mutable Mutex mu_;  // leaf
   CondVar wake_;

@@ -168,7 +168,7 @@ class Replica:
         return float(re.search(r"^sluice_rollout_store_stale (\S+)$", text, re.MULTILINE)[1])
 
     def requests_since(self, start):
-        """(time, pipeline, failed) of each request in the log from `start` on."""
+        """(time, pipeline, failed) of each request in the log from `start` on. What baseline mended failed, too."""
         out = []
         for line in open(self.log, encoding="utf-8", errors="replace"):
             if " request request_id=" not in line:
@@ -176,7 +176,9 @@ class Replica:
             when = datetime.datetime.strptime(line[:23], "%Y-%m-%dT%H:%M:%S.%f").replace(
                 tzinfo=datetime.timezone.utc).timestamp()
             if when >= start:
-                out.append((when, re.search(r"pipeline=(\S*)", line)[1], "FAULT_INJECTED" in line))
+                fell_back = "fallback=TTFT_FAILED" in line
+                pipeline = "ttft" if fell_back else re.search(r"pipeline=(\S*)", line)[1]
+                out.append((when, pipeline, fell_back or "FAULT_INJECTED" in line))
         return out
 
     def stop(self):
