@@ -93,7 +93,7 @@ FlagSetSpec MergeLayers(const Layers& layers) {
   for (Flag& flag : out.flags) ApplyValues(layers, &flag, &out);
   for (const auto& [layer, content] : layers) {
     for (const auto& [flag, values] : content.values) {
-      const auto unknown = [&](std::string field, std::string value) {
+      const auto unknown = [&out, &flag = flag, layer = layer](std::string field, std::string value) {
         out.inert.push_back({flag, std::move(field), layer, std::move(value), layer, "there is no such flag"});
       };
       if (index.contains(flag)) continue;

@@ -169,7 +169,7 @@ class MovedClock final : public Clock {
   void MoveBy(int seconds) { seconds_ += seconds; }
 
  private:
-  const SystemClock system_;
+  const SystemClock system_{};
   std::atomic<int> seconds_{0};
 };
 

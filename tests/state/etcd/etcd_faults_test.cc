@@ -39,7 +39,7 @@ class EtcdFaultsTest : public testing::Test {
     while (!done()) ASSERT_LT(clock_.Now(), end) << "waited in vain";
   }
 
-  const SystemClock clock_;
+  const SystemClock clock_{};
   EtcdProcess etcd_;
   TcpProxy proxy_{etcd_.endpoint()};
   EtcdClient direct_{OptionsFor(etcd_)};
