@@ -5,6 +5,7 @@
 
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
+#include "rollout/analysis/hypotheses.h"
 
 namespace sluice::rollout {
 namespace {
@@ -12,21 +13,10 @@ namespace {
 using nlohmann::json;
 
 constexpr size_t kCanary = static_cast<size_t>(Arm::kCanary), kBaseline = static_cast<size_t>(Arm::kBaseline);
-constexpr double kWorse = 1.2;  // of a tail: less is nobody's alarm
 constexpr size_t kMaxReplicas = 256;
 constexpr size_t kMaxCrashTimes = 64;
 // Odds of the canary's share against what it should be.
 constexpr std::array<double, 4> kOtherShares = {0.5, 0.8, 1.25, 2};
-
-RatioTest ErrorsWorse() { return {1, {1.5, 2, 3, 5, 10, 20}}; }
-RatioTest ErrorsBetter(const AnalysisOptions& o) {
-  return {o.max_error_ratio, {o.max_error_ratio / 4, o.max_error_ratio / 2, o.max_error_ratio / 1.5}};
-}
-RateTest ErrorsAllowed(const AnalysisOptions& o) {
-  const double p = o.allowed_error_rate;
-  return {p, {p / 10, p / 3, p / 1.5}};
-}
-RateTest Above(double p) { return {p, {std::min(0.5, 3 * p), std::min(0.7, 10 * p), std::min(0.9, 50 * p)}}; }
 
 void Merge(const Strata& from, Strata* to) {
   for (size_t s = 0; s < kStrata; ++s) (*to)[s].Merge(from[s]);
@@ -51,7 +41,7 @@ std::string_view VerdictName(Verdict verdict) {
   return kNames[static_cast<size_t>(verdict)];
 }
 
-Analysis::Tail::Tail(double max) : max_ratio(max), worse(kWorse, true), better(max, false) {}
+Analysis::Tail::Tail(double max) : max_ratio(max), worse(kWorseTail, true), better(max, false) {}
 
 void Analysis::Tail::Add(const Strata& canary, const Strata& baseline) {
   worse.Add(canary, baseline);
@@ -80,18 +70,18 @@ void Analysis::Tail::OnStage() {
 Analysis::Analysis(const AnalysisOptions& options)
     : options_(options),
       errors_worse_(ErrorsWorse()),
-      errors_better_(ErrorsBetter(options)),
-      errors_allowed_(ErrorsAllowed(options)),
-      errors_too_many_(Above(options.allowed_error_rate)),
-      crash_rate_(Above(options.max_crash_rate)),
+      errors_better_(ErrorsBetter(options.max_error_ratio)),
+      errors_allowed_(ErrorsAllowed(options.allowed_error_rate)),
+      errors_too_many_(RateAbove(options.allowed_error_rate)),
+      crash_rate_(RateAbove(options.max_crash_rate)),
       ttft_(options.max_ttft_ratio),
       latency_(options.max_latency_ratio) {}
 
 void Analysis::OnStage(uint32_t canary_bps) {
   bps_ = canary_bps;
   events_ = failures_ = {};
-  errors_better_ = ErrorsBetter(options_);
-  errors_allowed_ = ErrorsAllowed(options_);
+  errors_better_ = ErrorsBetter(options_.max_error_ratio);
+  errors_allowed_ = ErrorsAllowed(options_.allowed_error_rate);
   ttft_.OnStage();
   latency_.OnStage();
   for (auto& points : memory_) points.clear();  // another share holds other bytes

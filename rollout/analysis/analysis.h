@@ -98,7 +98,6 @@ class Analysis {
   Check CheckMemory() const;
   std::string SampleRatioAlarm() const;
   Judgement Threshold(Judgement judgement) const;
-  double FailLimit() const { return 4 / options_.alpha; }  // errors, TTFT, latency and crashes share alpha
 
   AnalysisOptions options_;
   uint32_t bps_ = 0;

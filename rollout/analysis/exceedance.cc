@@ -1,13 +1,11 @@
 #include "rollout/analysis/exceedance.h"
 
+#include "rollout/analysis/hypotheses.h"
+
 namespace sluice::rollout {
 namespace {
 
 constexpr double kQuantile = 0.95;
-
-RatioTest TestFor(bool towards_worse) {
-  return towards_worse ? RatioTest(1, {1.5, 2, 3, 5, 10}) : RatioTest(1, {0.1, 0.25, 0.5});
-}
 
 void Shorten(std::deque<Sketch>* history) {
   uint64_t values = 0;
@@ -22,10 +20,10 @@ void Shorten(std::deque<Sketch>* history) {
 }  // namespace
 
 Exceedance::Exceedance(double scale, bool towards_worse)
-    : scale_(scale), towards_worse_(towards_worse), test_(TestFor(towards_worse)) {}
+    : scale_(scale), towards_worse_(towards_worse), test_(TailExceeds(towards_worse)) {}
 
 void Exceedance::ResetEvidence() {
-  test_ = TestFor(towards_worse_);
+  test_ = TailExceeds(towards_worse_);
   canary_n_ = 0;
 }
 

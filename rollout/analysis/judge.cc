@@ -8,6 +8,7 @@
 #include "fmt/format.h"
 #include "fmt/ranges.h"
 #include "rollout/analysis/analysis.h"
+#include "rollout/analysis/hypotheses.h"
 
 namespace sluice::rollout {
 namespace {
@@ -66,9 +67,9 @@ Check Analysis::CheckErrors() const {
               .low = ratio.low,
               .high = ratio.high,
               .e_value = E(alone ? errors_too_many_.LogE() : errors_worse_.LogE()),
-              .e_limit = FailLimit(),
+              .e_limit = FailLimit(options_.alpha),
               .pass_e_value = E(std::max(errors_better_.LogE(), errors_allowed_.LogE())),
-              .pass_limit = 2 / options_.beta,  // either of the two
+              .pass_limit = ErrorPassLimit(options_.beta),
               .samples = events_[kCanary]};
   Decide(&check,
          alone ? check.canary > options_.allowed_error_rate : ratio.known && ratio.ratio > options_.max_error_ratio);
@@ -82,9 +83,9 @@ Check Analysis::CheckTail(std::string_view name, const Tail& tail) const {
               .canary = recent[kCanary].Quantile(0.95),
               .baseline = recent[kBaseline].Quantile(0.95),
               .e_value = E(tail.worse.LogE()),
-              .e_limit = FailLimit(),
+              .e_limit = FailLimit(options_.alpha),
               .pass_e_value = E(tail.better.LogE()),
-              .pass_limit = 1 / options_.beta,
+              .pass_limit = TailPassLimit(options_.beta),
               .samples = tail.better.canary_n()};
   if (known && check.baseline > 0) {
     const auto canary = QuantileInterval(recent[kCanary], 0.95), baseline = QuantileInterval(recent[kBaseline], 0.95);
@@ -104,7 +105,7 @@ Check Analysis::CheckCrashes() const {
               .verdict = Verdict::kPass,
               .canary = Share(crashes_, crash_n_),
               .e_value = E(crash_rate_.LogE()),
-              .e_limit = FailLimit(),
+              .e_limit = FailLimit(options_.alpha),
               .samples = crash_n_};
   const double span = ToSeconds(options_.crash_span);
   bool close = false;
