@@ -10,6 +10,7 @@ import random
 import statistics
 import sys
 
+REQUESTS = 32  # to llama-server
 AGREE, NOISY = 0.05, 0.25  # how far a ratio may be from 1; how wide its interval may be
 WORDS = "time year way day man thing world life hand part child eye woman place work week case point number".split()
 T95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}  # two-sided, by degrees
@@ -18,7 +19,7 @@ T95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 
 def prompts(folder):
     """The same prompts in the format of each tool, and a tokenizer of one word."""
     rng = random.Random(42)
-    texts = [" ".join(rng.choices(WORDS, k=32)) for _ in range(48)]
+    texts = [" ".join(rng.choices(WORDS, k=160)) for _ in range(REQUESTS)]
     (folder / "aiperf.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     (folder / "bench.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
     (folder / "tokenizer").mkdir()
@@ -40,7 +41,7 @@ def rows_of(tool, peer, cell):
         return [("requests/s", peer["rps"], cell["requests_per_s"]),
                 ("mean ms", peer["average"] / 1e6, e2e["mean"]["value"]),
                 ("p50 ms", at[50], e2e["p50"]["value"]), ("p95 ms", at[95], e2e["p95"]["value"])]
-    assert peer["request_count"]["avg"] == cell["succeeded"] == 48, (peer["request_count"], cell["succeeded"])
+    assert peer["request_count"]["avg"] == cell["succeeded"] == REQUESTS, (peer["request_count"], cell["succeeded"])
     tokens = cell["output_tokens_per_s"] / cell["requests_per_s"]
     theirs = peer["output_sequence_length"]["avg"]
     assert theirs == 16 and abs(tokens - 16) < 0.01, (theirs, tokens)
