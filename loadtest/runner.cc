@@ -239,7 +239,10 @@ BlockSample Runner::Run(const Block& block, Target& target, const BlockHooks& ho
   loop_.TakeLags();
   s.sample.open_loop ? PlanOpen(s) : PlanClosed(s);
   for (const auto& [offset, work] : hooks.timed) loop_.At(s.measure_from + offset, work);
-  loop_.At(s.measure_from, [&s] { s.cpu_at_start = OwnCpuSeconds(); });
+  loop_.At(s.measure_from, [this, &s] {  // the warm-up is not counted, nor is what it cost to connect
+    s.cpu_at_start = OwnCpuSeconds();
+    loop_.TakeLags();
+  });
   SampleEverySecond(s);
 
   bool cancelled = false;

@@ -55,13 +55,17 @@ void LayOver(YamlNode& under, const YamlNode& over) {
   }
 }
 
-// "load.rate=5", "engines.ttft.url=grpc://...": the value is YAML.
+// "load.rate=5", "engines.ttft.url=grpc://...": the value is YAML, maps in braces.
 absl::Status Override(YamlNode& root, const std::string& text) {
   const size_t equals = text.find('=');
   if (equals == std::string::npos || equals == 0) {
     return absl::InvalidArgumentError(fmt::format("--set {}: needs KEY=VALUE, such as load.rate=5", text));
   }
-  SLUICE_ASSIGN_OR_RETURN(const YamlNode value, config::ParseYaml("--set " + text, text.substr(equals + 1)));
+  const std::string given = text.substr(equals + 1);
+  SLUICE_ASSIGN_OR_RETURN(YamlNode value, config::ParseYaml("--set " + text, given));
+  if (value.kind == YamlNode::Kind::kMap && !given.starts_with('{')) {  // "synthetic:" is meant as a text
+    value = {.kind = YamlNode::Kind::kScalar, .text = given};
+  }
   YamlNode* node = &root;
   std::string_view path = std::string_view(text).substr(0, equals);
   while (!path.empty()) {

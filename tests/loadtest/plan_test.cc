@@ -139,8 +139,9 @@ quick: {load: {rate: 2, duration_s: 1}}
 
 TEST(Scenario, QuickAndOverridesAreLaidOver) {
   const auto full = ParseScenario("f", kGood, false, {}), quick = ParseScenario("f", kGood, true, {});
-  const auto set =
-      ParseScenario("f", kGood, true, {"load.rate=7", "engines.b.slots=3", "workload.tenants=[{name: t}]"});
+  const auto set = ParseScenario("f", kGood, true,
+                                 {"load.rate=7", "engines.b.slots=3", "workload.tenants=[{name: t}]",
+                                  "engines.b.model_file=synthetic:", "slo={ttft_ms: 7}"});
   ASSERT_TRUE(full.ok() && quick.ok() && set.ok()) << full.status() << quick.status() << set.status();
   EXPECT_EQ(full->load.rate, 5);
   EXPECT_EQ(quick->load.rate, 2);
@@ -149,6 +150,8 @@ TEST(Scenario, QuickAndOverridesAreLaidOver) {
   EXPECT_EQ(set->load.rate, 7);
   EXPECT_EQ(set->engines[1].slots, 3);
   EXPECT_EQ(set->workload.tenants[0].name, "t");
+  EXPECT_EQ(set->engines[1].model_file, "synthetic:");
+  EXPECT_EQ(set->slo.ttft_ms, 7);
 }
 
 TEST(Scenario, EveryFaultIsNamedWithFileLineAndKey) {
