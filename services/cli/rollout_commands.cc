@@ -1,4 +1,5 @@
-// sluicectl rollout: status, start, promote, hold, rollback, watch, history, evidence, validate.
+// sluicectl rollout: status, start, promote, hold, rollback, watch, history, evidence, validate; plan and simulate are
+// in files of their own.
 #include <chrono>
 #include <cstdio>
 #include <ctime>
@@ -13,6 +14,7 @@
 #include "nlohmann/json.hpp"
 #include "services/cli/client.h"
 #include "services/cli/evidence_page.h"
+#include "services/cli/rollout_plan.h"
 #include "services/cli/rollout_simulate.h"
 #include "sluice/v1/rollout.grpc.pb.h"
 
@@ -201,20 +203,21 @@ const Command& RolloutSpec() {
       .name = "rollout",
       .operands =
           "[status [FLAG] | start FLAG | promote FLAG | hold FLAG | rollback FLAG | watch [FLAG] | history FLAG "
-          "| evidence FLAG | validate FILE | simulate]",
+          "| evidence FLAG | validate FILE | plan [FLAG] | simulate]",
       .summary = "percentages that rise on evidence and fall by themselves",
       .options = {{"--reason", "TEXT", "start, promote, hold, rollback: why (required; kept in history and evidence)"},
                   {"--force", "", "start: in spite of the cool-down after a rollback"},
                   {"--epoch", "N", "only if the rollout is still at this epoch"},
                   {"--last", "N", "evidence: of so many moves (20)"},
                   {"--html", "FILE", "evidence: write a page with plots"},
-                  {"--rate", "N", "simulate: requests a second (50)"},
-                  {"--share", "PERCENT", "simulate: of the canary (10)"},
-                  {"--base-error", "PERCENT", "simulate: of the baseline's requests (0.5)"},
+                  {"--file", "FILE", "plan: stages and limits of this rollouts.yaml"},
+                  {"--rate", "N", "simulate, plan: requests a second (50)"},
+                  {"--share", "PERCENT", "simulate: of the canary (10); plan: this share alone, not the stages"},
+                  {"--base-error", "PERCENT", "simulate, plan: of the baseline's requests (0.5)"},
                   {"--errors", "RATIO", "simulate: the canary's error rate against it (1: it is not worse)"},
                   {"--latency", "RATIO", "simulate: the canary's latencies against the baseline's (1)"},
-                  {"--sigma", "S", "simulate: of the log-normal latencies (0.6)"},
-                  {"--alpha", "A", "simulate: chance of a false alarm that is allowed (0.01)"},
+                  {"--sigma", "S", "simulate, plan: of the log-normal latencies (0.6)"},
+                  {"--alpha", "A", "simulate, plan: chance of a false alarm that is allowed (0.01)"},
                   {"--minutes", "N", "simulate: how long each trial is watched (60)"},
                   {"--trials", "N", "simulate: (1000)"},
                   {"--seed", "N", "simulate: (1)"}},
@@ -225,6 +228,8 @@ const Command& RolloutSpec() {
           "  sluicectl rollout rollback ttft_pipeline --reason \"users complain\"\n"
           "  sluicectl rollout evidence ttft_pipeline --html evidence.html\n"
           "  sluicectl rollout validate config/rollouts.yaml\n"
+          "  sluicectl rollout plan ttft_pipeline\n"
+          "  sluicectl rollout plan --rate 5 --base-error 1\n"
           "  sluicectl rollout simulate --rate 20 --share 10 --errors 5\n"};
   return spec;
 }
@@ -240,11 +245,12 @@ int RolloutCommand(const Args& args) {
       {"rollback", pb::OrderRolloutRequest::ROLLBACK}};
   const auto order = kOrders.find(verb);
   const bool named = order != kOrders.end() || verb == "history" || verb == "evidence" || verb == "validate";
-  if ((!named && verb != "status" && verb != "watch" && verb != "simulate") || words.size() > 2 ||
+  if ((!named && verb != "status" && verb != "watch" && verb != "plan" && verb != "simulate") || words.size() > 2 ||
       (named && flag.empty())) {
     return Usage("usage: " + RolloutSpec().operands);
   }
   if (verb == "validate") return Validate(flag);
+  if (verb == "plan") return RolloutPlan(args);
   if (verb == "simulate") return RolloutSimulate(args);
   const auto client = Client::Connect(args);
   if (!client.ok()) return Usage(std::string(client.status().message()));

@@ -1,5 +1,8 @@
 #include "config/rollout_file.h"
 
+#include <filesystem>
+#include <map>
+
 #include "config/fault_file.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -116,6 +119,29 @@ TEST_F(RolloutFileTest, FaultsNameFileLineKeyAndWhatIsAllowed) {
   EXPECT_THAT(Refused("rollouts: [{flag: phase5}, {flag: phase5}]"),
               HasSubstr("a rollout of phase5 stands above already"));
   EXPECT_THAT(Refused(""), HasSubstr("is empty"));
+}
+
+// What schema_test.py asks the schema; here the loader.
+std::map<std::string, absl::Status> LoadAll(const std::string& folder) {
+  std::map<std::string, absl::Status> out;
+  for (const auto& entry : std::filesystem::directory_iterator("tests/config/rollout_samples/" + folder)) {
+    out[entry.path().stem().string()] = LoadRolloutFile(entry.path().string()).status();
+  }
+  return out;
+}
+
+TEST(RolloutSamples, TheLoaderSaysWhatTheSchemaSays) {
+  const auto good = LoadAll("good"), bad = LoadAll("bad"), beyond = LoadAll("bad_beyond_schema");
+  EXPECT_GE(good.size(), 6u);
+  EXPECT_GE(bad.size(), 60u);
+  EXPECT_GE(beyond.size(), 6u);
+  for (const auto& [name, status] : good) EXPECT_THAT(status, IsOk()) << name;
+  for (const auto* refused : {&bad, &beyond}) {
+    for (const auto& [name, status] : *refused) {
+      EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << name;
+      EXPECT_THAT(std::string(status.message()), HasSubstr("; allowed: ")) << name;
+    }
+  }
 }
 
 TEST_F(RolloutFileTest, InjectedFaults) {

@@ -3,8 +3,8 @@
 
 usage: schema_test.py ROOT      (exit code 77: the Python packages jsonschema and yaml are not there)
 
-Of flag_samples and qos_samples good must pass, bad must fail, bad_beyond_schema must pass: only the loader can refuse
-those. tests/config/flag_samples_test.cc and qos_file_test.cc ask the loaders the same.
+Of flag_samples, qos_samples and rollout_samples good must pass, bad must fail, bad_beyond_schema must pass: only the
+loader can refuse those. flag_samples_test.cc, qos_file_test.cc and rollout_file_test.cc ask the loaders the same.
 """
 import json
 import pathlib
@@ -50,6 +50,7 @@ def main():
     root = pathlib.Path(sys.argv[1])
     wrong = check(root, "feature-flags.schema.json", "feature-flags.yaml", "flag_samples")
     wrong += check(root, "qos-policies.schema.json", "qos-policies.yaml", "qos_samples")
+    wrong += check(root, "rollouts.schema.json", "rollouts.yaml", "rollout_samples")
     return 1 if wrong else 0
 
 
