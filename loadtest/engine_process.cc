@@ -69,7 +69,8 @@ void AddSluiceEnvironment(const EngineSpec& spec, std::vector<std::string>& envi
 
 int64_t CpuNs(pid_t pid) {
   std::ifstream file(fmt::format("/proc/{}/stat", pid));
-  std::string text((std::istreambuf_iterator<char>(file)), {});
+  std::string text;
+  std::getline(file, text, '\0');  // empty when the process has ended, whenever it did
   const size_t after_name = text.rfind(')');
   if (after_name == std::string::npos) return 0;
   const std::vector<std::string> fields = absl::StrSplit(text.substr(after_name + 2), ' ');

@@ -26,10 +26,13 @@ constexpr uint64_t kNoLimit = std::numeric_limits<uint64_t>::max();
 constexpr Duration kSmoothing = std::chrono::seconds(2);  // until a step of the CPU share shows to 63 %
 constexpr std::array<std::string_view, 3> kEngineNames = {kEngineThread, kComputeThread, kLoaderThread};
 
-// Small files of the kernel; an empty text when there is none.
+// Small files of the kernel; an empty text when there is none. A thread may end between the opening of its file and the
+// reading of it: an extractor turns what then fails in the buffer into a state, an iterator would throw.
 std::string Text(const fs::path& path) {
   std::ifstream in(path);
-  return {std::istreambuf_iterator<char>(in), {}};
+  std::ostringstream text;
+  in >> text.rdbuf();
+  return std::move(text).str();
 }
 
 // nullopt: no such file, or no number ("max").

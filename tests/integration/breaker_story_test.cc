@@ -83,10 +83,12 @@ class BreakerStory : public testing::Test {
     ASSERT_TRUE(AskUntil([this](const Served&) { return State() == "open"; }));
     EXPECT_EQ(Ask(16).other, 16) << "baseline has taken over";
     for (int round = 0; round < 2; ++round) {
-      int probes = 0;
-      EXPECT_TRUE(AskUntil([&](const Served& served) { return (probes = served.ttft + served.failed) > 0; }));
+      int probes = 0;  // the first may be among the last of 16 clients; the others are then among the next
+      EXPECT_TRUE(AskUntil([&](const Served& served) {
+        probes += served.ttft + served.failed;
+        return probes > 0 && State() == "open";
+      }));
       EXPECT_EQ(probes, kProbes) << "round " << round << " of half-open";
-      EXPECT_EQ(State(), "open");
     }
     Inject("{}\n");
     EXPECT_TRUE(AskUntil([](const Served& served) { return served.ttft == 16; }));

@@ -3,6 +3,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <latch>
 #include <optional>
 #include <string>
@@ -205,6 +206,20 @@ TEST(MachineReadingsRealTest, ThisProcess) {
 }
 
 // By CPU time, so however busy the machine is.
+// Their files vanish while they are read.
+TEST(MachineReadingsRealTest, ThreadsThatEndDisturbNothing) {
+  test::ManualClock clock;
+  MachineReadings readings({.min_interval = {}}, clock);
+  std::atomic<bool> done = false;
+  std::thread starts_others([&] {
+    while (!done) std::thread([] {}).join();
+  });
+  for (int i = 0; i < 2'000; ++i) readings.Read();
+  done = true;
+  starts_others.join();
+  EXPECT_GT(readings.Read().memory_bytes, 0);
+}
+
 TEST(MachineReadingsRealTest, BusyThreadsCountUnlessTheyAreTheEngines) {
   const auto cpu_seconds = [] {
     timespec used{};
