@@ -34,18 +34,23 @@ struct Admission::Impl {
     metrics.SetLimit(limit);
   }
 
-  // Why the request may not even wait, whatever waits already; `would_refuse`: what feasibility in dry_run finds.
-  std::optional<Refusal> Object(const Request& request, const EngineLoad* load, MonoTime now,
-                                Reason& would_refuse) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  std::optional<Refusal> Infeasible(const Request& request, const EngineLoad& load, MonoTime now) const
+  // What feasibility found out about a request that is let in.
+  struct Outlook {
+    Duration predicted_ttft{};          // uncorrected; zero: not known
+    Reason would_refuse = Reason::kOk;  // in dry_run
+  };
+  // Why the request may not even wait, whatever waits already.
+  std::optional<Refusal> Object(const Request& request, const EngineLoad* load, MonoTime now, Outlook& outlook) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  std::optional<Refusal> Infeasible(const Request& request, const EngineLoad& load, MonoTime now,
+                                    Outlook& outlook) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   // Why it may not wait beside those of its class.
   std::optional<Refusal> ClassFull(const Request& request) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   // The immediate answer to a new request; nullopt: it shall wait. `others`: who made room for it.
-  std::optional<Answer> Decide(const Request& request, const EngineLoad* load, MonoTime now, Reason& would_refuse,
+  std::optional<Answer> Decide(const Request& request, const EngineLoad* load, MonoTime now, Outlook& outlook,
                                std::vector<Reply>& others) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  uint64_t Enqueue(const Request& request, const EngineLoad* load, MonoTime now, Reason would_refuse, Callback answer)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  uint64_t Enqueue(const Request& request, const EngineLoad* load, MonoTime now, const Outlook& outlook,
+                   Callback answer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
 
   // All of these collect their replies, to be given by Deliver after the lock is gone.
   void GrantWaiting(MonoTime now, std::vector<Reply>& replies) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
@@ -54,18 +59,23 @@ struct Admission::Impl {
   void Turn(QosClass c, uint64_t ticket, const Refusal& refusal, std::vector<Reply>& replies)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
 
-  Permit Grant(QosClass c, MonoTime since, MonoTime now, int max_tokens, Reason would_refuse)
+  Permit Grant(QosClass c, MonoTime since, MonoTime now, int max_tokens, const Outlook& outlook)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   bool Free(size_t c) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
     return running < limit && running_by_class[c] < caps[c];
   }
   bool Full() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) { return Queued() >= options.max_queue; }
+  // Waiting longer cannot help.
+  MonoTime FirstTokenBy(const Request& r, MonoTime now) const {
+    if (r.ttft_objective <= Duration::zero() || options.feasibility != Feasibility::kEnforce) return kInfiniteFuture;
+    return SaturatingAdd(r.arrival == MonoTime{} ? now : r.arrival, r.ttft_objective);
+  }
   Duration TimeoutOf(size_t c) const {
     const Duration own = options.classes[c].queue_timeout;
     return own > Duration::zero() ? own : options.queue_timeout;
   }
   MonoTime ExpiryOf(size_t c, const Waiting& waiting) const {
-    return std::min(waiting.deadline, SaturatingAdd(waiting.since, TimeoutOf(c)));
+    return std::min({waiting.deadline, waiting.first_token_by, SaturatingAdd(waiting.since, TimeoutOf(c))});
   }
   // The refusal of a waiting request whose time is over; nullopt: it may go on waiting.
   std::optional<Refusal> Expired(QosClass c, const Waiting& waiting, MonoTime now) const
@@ -93,6 +103,7 @@ struct Admission::Impl {
   MonoTime next_expiry ABSL_GUARDED_BY(mu) = kInfiniteFuture;  // nobody who waits expires earlier
   std::optional<double> hold ABSL_GUARDED_BY(mu);              // ms that permits are held, moving average
   std::optional<double> output_share ABSL_GUARDED_BY(mu);      // of max_tokens, moving average
+  std::array<TtftCorrection, kQosClassCount> corrections ABSL_GUARDED_BY(mu);
   bool draining ABSL_GUARDED_BY(mu) = false;
   Duration drain_retry_after ABSL_GUARDED_BY(mu) = Duration::zero();
 };
@@ -131,10 +142,16 @@ Ahead Admission::Impl::AheadOf(QosClass c) const {
   return ahead;
 }
 
-std::optional<Refusal> Admission::Impl::Infeasible(const Request& request, const EngineLoad& load, MonoTime now) const {
+std::optional<Refusal> Admission::Impl::Infeasible(const Request& request, const EngineLoad& load, MonoTime now,
+                                                   Outlook& outlook) const {
   const int output_tokens = output_share ? static_cast<int>(*output_share * request.max_tokens) : 0;
-  const std::optional<Prediction> p = Predict(load, UncachedPrompt(request), output_tokens, AheadOf(request.qos_class));
+  std::optional<Prediction> p = Predict(load, UncachedPrompt(request), output_tokens, AheadOf(request.qos_class));
   if (!p) return std::nullopt;
+  outlook.predicted_ttft = p->ttft;
+  const Duration later =
+      FromMillis(ToMillis(p->ttft) * (corrections[static_cast<size_t>(request.qos_class)].factor() - 1));
+  p->ttft += later;
+  p->finish += later;
   const std::optional<Late> late = Judge(request, *p, now, options.feasibility_tolerance);
   if (!late) return std::nullopt;
   Refusal refusal = Refuse(late->reason, request.qos_class);
@@ -145,7 +162,7 @@ std::optional<Refusal> Admission::Impl::Infeasible(const Request& request, const
 }
 
 std::optional<Refusal> Admission::Impl::Object(const Request& request, const EngineLoad* load, MonoTime now,
-                                               Reason& would_refuse) const {
+                                               Outlook& outlook) const {
   const QosClass c = request.qos_class;
   if (draining) return Refuse(Reason::kDraining, c);
   if (now >= request.deadline) {
@@ -154,9 +171,9 @@ std::optional<Refusal> Admission::Impl::Object(const Request& request, const Eng
     return refusal;
   }
   if (load == nullptr || options.feasibility == Feasibility::kOff) return std::nullopt;
-  std::optional<Refusal> infeasible = Infeasible(request, *load, now);
+  std::optional<Refusal> infeasible = Infeasible(request, *load, now, outlook);
   if (infeasible && options.feasibility == Feasibility::kDryRun) {
-    would_refuse = infeasible->reason;
+    outlook.would_refuse = infeasible->reason;
     return std::nullopt;
   }
   return infeasible;
@@ -187,11 +204,11 @@ std::optional<Refusal> Admission::Impl::ClassFull(const Request& request) const 
   return std::nullopt;
 }
 
-Permit Admission::Impl::Grant(QosClass c, MonoTime since, MonoTime now, int max_tokens, Reason would_refuse) {
+Permit Admission::Impl::Grant(QosClass c, MonoTime since, MonoTime now, int max_tokens, const Outlook& outlook) {
   ++running;
   ++running_by_class[static_cast<size_t>(c)];
   metrics.Admitted(c, now - since, running);
-  return Permit(self, c, now - since, now, max_tokens, would_refuse);
+  return Permit(self, c, now - since, now, max_tokens, outlook.predicted_ttft, outlook.would_refuse);
 }
 
 void Admission::Impl::Turn(QosClass c, uint64_t ticket, const Refusal& refusal, std::vector<Reply>& replies) {
@@ -203,11 +220,14 @@ void Admission::Impl::Turn(QosClass c, uint64_t ticket, const Refusal& refusal, 
 
 std::optional<Refusal> Admission::Impl::Expired(QosClass c, const Waiting& waiting, MonoTime now) const {
   const Duration timeout = TimeoutOf(static_cast<size_t>(c));
-  const bool too_late = now >= waiting.deadline;
-  if (!too_late && now - waiting.since < timeout) return std::nullopt;
-  Refusal refusal = Refuse(too_late ? Reason::kDeadlineInQueue : Reason::kQueueTimeout, c);
+  if (now < ExpiryOf(static_cast<size_t>(c), waiting)) return std::nullopt;
+  const Reason reason = now >= waiting.deadline         ? Reason::kDeadlineInQueue
+                        : now >= waiting.first_token_by ? Reason::kTtftUnreachable
+                                                        : Reason::kQueueTimeout;
+  Refusal refusal = Refuse(reason, c);
   refusal.waited = now - waiting.since;
   refusal.allowed = timeout;
+  if (reason == Reason::kTtftUnreachable) refusal.retry_after = RetryAfter();
   return refusal;
 }
 
@@ -230,8 +250,8 @@ void Admission::Impl::GrantWaiting(MonoTime now, std::vector<Reply>& replies) {
     Waiting waiting = queue.Remove(ticket);
     metrics.Waiting(c, queue);
     if (promoted) metrics.Promoted(c);
-    replies.push_back(
-        {std::move(waiting.callback), Grant(c, waiting.since, now, waiting.max_tokens, waiting.would_refuse)});
+    replies.push_back({std::move(waiting.callback), Grant(c, waiting.since, now, waiting.max_tokens,
+                                                          {waiting.predicted_ttft, waiting.would_refuse})});
   }
 }
 
@@ -261,12 +281,12 @@ void Admission::Impl::EvictFor(QosClass newcomer, MonoTime now, std::vector<Repl
 }
 
 std::optional<Answer> Admission::Impl::Decide(const Request& request, const EngineLoad* load, MonoTime now,
-                                              Reason& would_refuse, std::vector<Reply>& others) {
+                                              Outlook& outlook, std::vector<Reply>& others) {
   const QosClass c = request.qos_class;
-  std::optional<Refusal> refusal = Object(request, load, now, would_refuse);
+  std::optional<Refusal> refusal = Object(request, load, now, outlook);
   if (!refusal) {
-    if (would_refuse != Reason::kOk) metrics.WouldRefuse(c, would_refuse);
-    if (Free(static_cast<size_t>(c))) return Grant(c, now, now, request.max_tokens, would_refuse);
+    if (outlook.would_refuse != Reason::kOk) metrics.WouldRefuse(c, outlook.would_refuse);
+    if (Free(static_cast<size_t>(c))) return Grant(c, now, now, request.max_tokens, outlook);
     if ((refusal = ClassFull(request))) Expire(now, others);
     if (refusal) refusal = ClassFull(request);
   }
@@ -278,17 +298,19 @@ std::optional<Answer> Admission::Impl::Decide(const Request& request, const Engi
   return *refusal;
 }
 
-uint64_t Admission::Impl::Enqueue(const Request& request, const EngineLoad* load, MonoTime now, Reason would_refuse,
+uint64_t Admission::Impl::Enqueue(const Request& request, const EngineLoad* load, MonoTime now, const Outlook& outlook,
                                   Callback answer) {
   const auto c = static_cast<size_t>(request.qos_class);
   const int prompt = UncachedPrompt(request);
   Waiting waiting{.since = now,
                   .deadline = request.deadline,
+                  .first_token_by = FirstTokenBy(request, now),
                   .size = SizeOf(options.order, WorkOf(load, prompt, request.max_tokens)),
                   .prompt_tokens = prompt,
                   .max_tokens = request.max_tokens,
                   .bytes = request.prompt_bytes,
-                  .would_refuse = would_refuse,
+                  .predicted_ttft = outlook.predicted_ttft,
+                  .would_refuse = outlook.would_refuse,
                   .callback = std::move(answer)};
   next_expiry = std::min(next_expiry, ExpiryOf(c, waiting));
   queues[c].Add(++last_ticket, std::move(waiting));
@@ -328,9 +350,9 @@ uint64_t Admission::Admit(const Request& asked, const EngineLoad* load, Callback
     MutexLock lock(impl_->mu);
     const MonoTime now = impl_->clock.Now();
     const Request request = WithDeadline(asked, impl_->options.default_deadline, now);
-    Reason would_refuse = Reason::kOk;
-    decision = impl_->Decide(request, load, now, would_refuse, others);
-    if (!decision) ticket = impl_->Enqueue(request, load, now, would_refuse, std::move(answer));
+    Impl::Outlook outlook;
+    decision = impl_->Decide(request, load, now, outlook, others);
+    if (!decision) ticket = impl_->Enqueue(request, load, now, outlook, std::move(answer));
   }
   if (decision) answer(*std::move(decision));  // NOLINT(bugprone-use-after-move): decided, so it was not queued
   Deliver(impl_.get(), std::move(others));
@@ -342,8 +364,8 @@ absl::Status Admission::Preview(const Request& asked, const EngineLoad* load) co
   const MonoTime now = impl_->clock.Now();
   const Request request = WithDeadline(asked, impl_->options.default_deadline, now);
   const QosClass c = request.qos_class;
-  Reason would_refuse = Reason::kOk;
-  std::optional<Refusal> refusal = impl_->Object(request, load, now, would_refuse);
+  Impl::Outlook outlook;
+  std::optional<Refusal> refusal = impl_->Object(request, load, now, outlook);
   if (!refusal && !impl_->Free(static_cast<size_t>(c))) {
     refusal = impl_->ClassFull(request);
     const bool evicts = VictimClass(impl_->Newest(), c, now, impl_->options.starvation_after).has_value();
@@ -415,7 +437,7 @@ void Admission::SetClassCaps(const std::array<int, kQosClassCount>& caps) {
   Deliver(impl_.get(), std::move(replies));
 }
 
-void Admission::Release(const Permit& permit, Outcome outcome, int output_tokens) {
+void Admission::Release(const Permit& permit, Outcome outcome, int output_tokens, Duration ttft) {
   std::vector<Reply> replies;
   {
     MutexLock lock(impl_->mu);
@@ -425,10 +447,14 @@ void Admission::Release(const Permit& permit, Outcome outcome, int output_tokens
       const double share = std::min(1.0, static_cast<double>(output_tokens) / permit.max_tokens_);
       Average(impl_->output_share, share, kShareSmoothing);
     }
+    // Who left before the first token, and when it would have come, says nothing; who was kept waiting in vain does.
+    if (outcome == Outcome::kDeadline && ttft == Duration::zero()) ttft = now - permit.granted_ + permit.queue_wait_;
+    TtftCorrection& correction = impl_->corrections[static_cast<size_t>(permit.class_)];
+    correction.Learn(permit.predicted_ttft_, ttft);
     --impl_->running;
     --impl_->running_by_class[static_cast<size_t>(permit.class_)];
     impl_->GrantWaiting(now, replies);
-    impl_->metrics.Settled(permit.class_, outcome, impl_->running);
+    impl_->metrics.Settled(permit.class_, outcome, impl_->running, correction.factor());
   }
   Deliver(impl_.get(), std::move(replies));
 }
@@ -440,7 +466,10 @@ Admission::Load Admission::load() const {
             .max_concurrent = impl_->options.max_concurrent,
             .running_by_class = impl_->running_by_class,
             .output_share = impl_->output_share};
-  for (size_t c = 0; c < impl_->queues.size(); ++c) load.queued[c] = static_cast<int>(impl_->queues[c].size());
+  for (size_t c = 0; c < impl_->queues.size(); ++c) {
+    load.queued[c] = static_cast<int>(impl_->queues[c].size());
+    load.ttft_correction[c] = impl_->corrections[c].factor();
+  }
   return load;
 }
 

@@ -59,7 +59,8 @@ class Admission {
   // Metrics: sluice_qos_admissions_total{class,outcome} ("admitted" or the reason), sluice_qos_running,
   // sluice_qos_concurrency_limit, sluice_qos_queued{class}, sluice_qos_queued_tokens{class},
   // sluice_qos_queue_wait_seconds{class} (of the admitted), sluice_qos_settlements_total{class,outcome},
-  // sluice_qos_promotions_total{class}, sluice_qos_would_refuse_total{class,outcome} (feasibility in dry_run).
+  // sluice_qos_promotions_total{class}, sluice_qos_ttft_correction{class}, sluice_qos_would_refuse_total{class,outcome}
+  // (feasibility in dry_run).
   Admission(const AdmissionOptions& options, const Clock& clock, MetricsRegistry& metrics);
   // Answers what still waits with DRAINING. Requires: every permit is settled.
   ~Admission();
@@ -99,6 +100,7 @@ class Admission {
     int running = 0, concurrency_limit = 0, max_concurrent = 0;
     std::array<int, kQosClassCount> queued{}, running_by_class{};
     std::optional<double> output_share;  // of max_tokens that answers took lately; nullopt: nobody told
+    std::array<double, kQosClassCount> ttft_correction{};  // by which predictions of the first token are multiplied
   };
   Load load() const;
   int running() const;
@@ -106,7 +108,7 @@ class Admission {
 
  private:
   friend class Permit;
-  void Release(const Permit& permit, Outcome outcome, int output_tokens);
+  void Release(const Permit& permit, Outcome outcome, int output_tokens, Duration ttft);
 
   struct Impl;
   std::unique_ptr<Impl> impl_;

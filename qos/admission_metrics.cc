@@ -30,6 +30,8 @@ AdmissionMetrics::AdmissionMetrics(MetricsRegistry& registry)
       registry.AddGauge("sluice_qos_queued_tokens", "Uncached prompt tokens and max_tokens of them", {"class"});
   auto& wait = registry.AddHistogram("sluice_qos_queue_wait_seconds", "Time from arrival to permit",
                                      {std::begin(kWaitBounds), std::end(kWaitBounds)}, {"class"});
+  auto& corrections = registry.AddGauge("sluice_qos_ttft_correction",
+                                        "By which predictions of the first token are multiplied, as learnt", {"class"});
   for (int i = 0; i < kQosClassCount; ++i) {
     const std::string name(QosClassName(static_cast<QosClass>(i)));
     Class& c = Of(static_cast<QosClass>(i));
@@ -47,6 +49,8 @@ AdmissionMetrics::AdmissionMetrics(MetricsRegistry& registry)
     c.queued = &queued.With({name});
     c.queued_tokens = &tokens.With({name});
     c.queue_wait = &wait.With({name});
+    c.correction = &corrections.With({name});
+    c.correction->Set(1);
   }
 }
 
@@ -66,8 +70,9 @@ void AdmissionMetrics::Refused(QosClass c, Reason reason) { Of(c).refused[IndexO
 
 void AdmissionMetrics::WouldRefuse(QosClass c, Reason reason) { Of(c).would_refuse[IndexOf(reason)]->Add(); }
 
-void AdmissionMetrics::Settled(QosClass c, Outcome outcome, int running) {
+void AdmissionMetrics::Settled(QosClass c, Outcome outcome, int running, double correction) {
   running_.Set(running);
+  Of(c).correction->Set(correction);
   Of(c).settlements[static_cast<size_t>(outcome)]->Add();
 }
 

@@ -18,7 +18,7 @@ class AdmissionMetrics {
   void Refused(QosClass c, Reason reason);
   void WouldRefuse(QosClass c, Reason reason);
   void Promoted(QosClass c) { Of(c).promotions->Add(); }
-  void Settled(QosClass c, Outcome outcome, int running);
+  void Settled(QosClass c, Outcome outcome, int running, double correction);
   void Waiting(QosClass c, const ClassQueue& queue);
   void SetLimit(int limit) { limit_.Set(limit); }
 
@@ -31,7 +31,7 @@ class AdmissionMetrics {
     Counter *admitted, *promotions;
     std::array<Counter*, kReasons.size()> refused, would_refuse;
     std::array<Counter*, kOutcomes> settlements;
-    Gauge *queued, *queued_tokens;
+    Gauge *queued, *queued_tokens, *correction;
     Histogram* queue_wait;
   };
   static size_t IndexOf(Reason reason);

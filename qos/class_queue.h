@@ -15,10 +15,12 @@ namespace sluice::qos {
 
 struct Waiting {
   MonoTime since, deadline;
+  MonoTime first_token_by = kInfiniteFuture;
   uint8_t size = 0;           // SizeOf its work
   int64_t prompt_tokens = 0;  // uncached
   int max_tokens = 0;
   size_t bytes = 0;
+  Duration predicted_ttft{};          // see Permit
   Reason would_refuse = Reason::kOk;  // see Permit
   AdmissionCallback callback;
 

@@ -38,6 +38,10 @@ std::string Message(const Refusal& r) {
       return fmt::format("deadline passed {} ms before admission", WholeMillis(-r.allowed));
     case Reason::kDeadlineUnreachable:
     case Reason::kTtftUnreachable:
+      if (r.waited > Duration::zero()) {
+        return fmt::format("its first token was wanted by now, after {} ms in the queue: {}", WholeMillis(r.waited),
+                           Load(r));
+      }
       return fmt::format("{} predicted in {} ms, {} ms are left: {}",
                          r.reason == Reason::kTtftUnreachable ? "first token" : "end", WholeMillis(r.predicted),
                          WholeMillis(r.allowed), Load(r));
@@ -60,6 +64,7 @@ Permit::Permit(Permit&& other) noexcept
       class_(other.class_),
       would_refuse_(other.would_refuse_),
       max_tokens_(other.max_tokens_),
+      predicted_ttft_(other.predicted_ttft_),
       queue_wait_(other.queue_wait_),
       granted_(other.granted_) {}
 
@@ -70,6 +75,7 @@ Permit& Permit::operator=(Permit&& other) noexcept {
     class_ = other.class_;
     would_refuse_ = other.would_refuse_;
     max_tokens_ = other.max_tokens_;
+    predicted_ttft_ = other.predicted_ttft_;
     queue_wait_ = other.queue_wait_;
     granted_ = other.granted_;
   }
@@ -78,8 +84,9 @@ Permit& Permit::operator=(Permit&& other) noexcept {
 
 Permit::~Permit() { Settle(Outcome::kFailure); }
 
-void Permit::Settle(Outcome outcome, int output_tokens) {
-  if (Admission* admission = std::exchange(admission_, nullptr)) admission->Release(*this, outcome, output_tokens);
+void Permit::Settle(Outcome outcome, int output_tokens, Duration ttft) {
+  if (Admission* admission = std::exchange(admission_, nullptr))
+    admission->Release(*this, outcome, output_tokens, ttft);
 }
 
 absl::Status Refusal::ToStatus() const {
@@ -90,7 +97,7 @@ absl::Status Refusal::ToStatus() const {
                         {"queued_requests", std::to_string(queued)},
                         {"max_queued_requests", std::to_string(max_queued)}};
   }
-  if (reason == Reason::kDeadlineUnreachable || reason == Reason::kTtftUnreachable) {
+  if (predicted > Duration::zero()) {
     details.metadata["predicted_ms"] = std::to_string(WholeMillis(predicted));
     details.metadata["allowed_ms"] = std::to_string(WholeMillis(allowed));
   }

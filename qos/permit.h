@@ -31,8 +31,9 @@ class Permit {
   Permit(Permit&& other) noexcept;
   Permit& operator=(Permit&& other) noexcept;
   ~Permit();
-  // `output_tokens` of a success teach predictions what share of max_tokens answers take; -1: not known.
-  void Settle(Outcome outcome, int output_tokens = -1);
+  // `output_tokens` of a success teach predictions what share of max_tokens answers take; -1: not known. `ttft`, from
+  // arrival, teaches them how late first tokens are; zero: there was none.
+  void Settle(Outcome outcome, int output_tokens = -1, Duration ttft = Duration::zero());
   Duration queue_wait() const { return queue_wait_; }
   QosClass qos_class() const { return class_; }
   // What would have been the refusal, were feasibility enforced; kOk: none.
@@ -40,17 +41,20 @@ class Permit {
 
  private:
   friend class Admission;
-  Permit(Admission* admission, QosClass c, Duration wait, MonoTime granted, int max_tokens, Reason would_refuse)
+  Permit(Admission* admission, QosClass c, Duration wait, MonoTime granted, int max_tokens, Duration predicted_ttft,
+         Reason would_refuse)
       : admission_(admission),
         class_(c),
         would_refuse_(would_refuse),
         max_tokens_(max_tokens),
+        predicted_ttft_(predicted_ttft),
         queue_wait_(wait),
         granted_(granted) {}
   Admission* admission_;  // must outlive the permit; null: settled or moved from
   QosClass class_;
   Reason would_refuse_;
   int max_tokens_;
+  Duration predicted_ttft_;  // uncorrected; zero: none
   Duration queue_wait_;
   MonoTime granted_;
 };

@@ -33,17 +33,26 @@ std::optional<Prediction> Predict(const EngineLoad& load, int uncached_prompt_to
   return Prediction{.ttft = Seconds(ttft), .finish = Seconds(ttft + std::max(output_tokens - 1, 0) * pace)};
 }
 
+void TtftCorrection::Learn(Duration predicted, Duration real) {
+  constexpr double kKept = 0.98;
+  if (predicted <= Duration::zero() || real <= Duration::zero()) return;
+  predicted_ms_ = kKept * predicted_ms_ + ToMillis(predicted);
+  real_ms_ = kKept * real_ms_ + ToMillis(real);
+}
+
+double TtftCorrection::factor() const { return std::clamp(real_ms_ / predicted_ms_, 0.5, 4.0); }
+
 std::optional<Late> Judge(const Request& request, const Prediction& prediction, MonoTime now, double tolerance) {
-  const auto late = [&](Duration predicted, MonoTime by) {
-    return by != kInfiniteFuture && ToMillis(predicted) > tolerance * ToMillis(by - now);
+  const auto late = [&](Duration predicted, MonoTime by, double times) {
+    return by != kInfiniteFuture && ToMillis(predicted) > times * ToMillis(by - now);
   };
   if (request.ttft_objective > Duration::zero()) {
     const MonoTime arrival = request.arrival == MonoTime{} ? now : request.arrival;
     const MonoTime by = SaturatingAdd(arrival, request.ttft_objective);
-    if (late(prediction.ttft, by)) return Late{Reason::kTtftUnreachable, prediction.ttft, by - now};
+    if (late(prediction.ttft, by, 1)) return Late{Reason::kTtftUnreachable, prediction.ttft, by - now};
   }
   const Duration needed = request.default_deadline ? prediction.ttft : prediction.finish;
-  if (!late(needed, request.deadline)) return std::nullopt;
+  if (!late(needed, request.deadline, tolerance)) return std::nullopt;
   return Late{Reason::kDeadlineUnreachable, needed, request.deadline - now};
 }
 

@@ -37,13 +37,27 @@ struct Prediction {
 std::optional<Prediction> Predict(const EngineLoad& load, int uncached_prompt_tokens, int output_tokens,
                                   const Ahead& ahead = {});
 
+// How wrong predictions of the first token are: whatever they leave out (more urgent prompts that come later, what else
+// the machine does) shows in it. The ratio of real to predicted times, long ones weighing more, the last some 50
+// requests of a class; within 0.5 and 4, so that a run of bad luck cannot shut anybody out.
+class TtftCorrection {
+ public:
+  // `real`: or how long it did not come. Ignores what is not positive.
+  void Learn(Duration predicted, Duration real);
+  double factor() const;
+
+ private:
+  double predicted_ms_ = 1000, real_ms_ = 1000;  // a little trust to begin with
+};
+
 // Work that would come too late: TTFT_UNREACHABLE, its first token after the ttft objective; DEADLINE_UNREACHABLE, its
 // end after a deadline that the client chose, or its first token after the server's default one.
 struct Late {
   Reason reason = Reason::kDeadlineUnreachable;
   Duration predicted, allowed;  // from now
 };
-// nullopt: it can be done, as far as one knows. Late is what needs more than `tolerance` × the time that is left. Pure.
+// nullopt: it can be done, as far as one knows. Late is what needs more than the objective, or than `tolerance` × the
+// time that is left: a first token after its objective is worth nothing, an answer may be shorter than predicted. Pure.
 std::optional<Late> Judge(const Request& request, const Prediction& prediction, MonoTime now, double tolerance);
 
 // The work of a request in prompt tokens: an output token counts as many as the engine computes in its time. Pure.

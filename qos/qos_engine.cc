@@ -89,7 +89,8 @@ void QosEngine::Record(const Request& request, const EngineLoad& load, const Gra
 
 void QosEngine::Settle(Grant& grant, const End& end) {
   grant.reservation.Settle(end.prompt_tokens, end.sample.output_tokens);
-  if (grant.permit.has_value()) grant.permit->Settle(end.outcome, end.sample.output_tokens);
+  if (grant.permit.has_value())
+    grant.permit->Settle(end.outcome, end.sample.output_tokens, end.sample.ttft.value_or(Duration::zero()));
   parts_.policies.Record(end.sample);
   OutcomeRecord record{.request_id = std::string(end.request_id),
                        .tenant = std::string(end.sample.tenant),

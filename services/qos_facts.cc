@@ -1,5 +1,7 @@
 #include "services/qos_facts.h"
 
+#include <numeric>
+
 #include "base/status.h"
 
 namespace sluice::services {
@@ -19,11 +21,12 @@ qos::PolicyUse PolicyUseOf(const flags::Decision& qos_policy) {
   return qos_policy.dry_run ? qos::PolicyUse::kDryRun : qos::PolicyUse::kEnforce;
 }
 
-qos::EngineLoad EngineLoadOf(const engine::SchedulerStatus& s) {
+qos::EngineLoad EngineLoadOf(const engine::SchedulerStatus& s, qos::QosClass seen_by) {
+  const auto prompts = s.uncomputed_prompt_tokens.begin();
   return {.slots = s.slots,
           .running = s.running,
           .waiting = s.waiting,
-          .uncomputed_prompt_tokens = s.uncomputed_prompt_tokens,
+          .uncomputed_prompt_tokens = std::accumulate(prompts, prompts + static_cast<int>(seen_by) + 1, int64_t{0}),
           .prefill_tokens_per_second = s.prefill_tokens_per_second,
           .decode_tokens_per_second = s.decode_tokens_per_second,
           .kv_usage = s.kv_tokens_total == 0

@@ -15,7 +15,7 @@
 namespace sluice::services {
 
 qos::PolicyUse PolicyUseOf(const flags::Decision& qos_policy);
-qos::EngineLoad EngineLoadOf(const engine::SchedulerStatus& status);
+qos::EngineLoad EngineLoadOf(const engine::SchedulerStatus& status, qos::QosClass seen_by = qos::QosClass::kBatch);
 
 // What the end of a generation, or of a request that the engine did not get, means for the permit.
 qos::Outcome OutcomeOf(const engine::GenerationSummary& summary);

@@ -130,17 +130,17 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
                                .previous_attempts = request_.previous_attempts,
                                .default_deadline = default_deadline_,
                                .ttft_objective = request_.ttft_objective};
-    const uint64_t ticket =
-        parts_.qos.Admit(request, EngineLoadOf(model_->scheduler().Status()), PolicyUseOf(decisions_.qos_policy),
-                         grant_, [self = shared_from_this(), next](const absl::Status& admitted) {
-                           self->info_.qos = self->grant_.explanation;
-                           if (!admitted.ok()) return self->Refuse(admitted);
-                           self->prompt_.max_tokens = self->grant_.max_tokens;
-                           if (self->grant_.shortened) {
-                             self->info_.max_tokens_limit = self->grant_.max_tokens;
-                           }
-                           next();
-                         });
+    const uint64_t ticket = parts_.qos.Admit(request, EngineLoadOf(model_->scheduler().Status(), request_.qos_class),
+                                             PolicyUseOf(decisions_.qos_policy), grant_,
+                                             [self = shared_from_this(), next](const absl::Status& admitted) {
+                                               self->info_.qos = self->grant_.explanation;
+                                               if (!admitted.ok()) return self->Refuse(admitted);
+                                               self->prompt_.max_tokens = self->grant_.max_tokens;
+                                               if (self->grant_.shortened) {
+                                                 self->info_.max_tokens_limit = self->grant_.max_tokens;
+                                               }
+                                               next();
+                                             });
     if (ticket == 0) return;
     bool left = false;
     {
@@ -212,6 +212,11 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
     return true;
   }
 
+  MonoTime FirstTokenBy() const {
+    const bool asked = limits_.drop_late && request_.ttft_objective > Duration::zero();
+    return asked ? SaturatingAdd(request_.arrival, request_.ttft_objective) : kInfiniteFuture;
+  }
+
   // --- 4 stream: tokens flow from the engine thread to whoever reads ---
   void OpenStream(engine::PipelinePolicy policy) {
     engine::Generation generation{.request_id = request_.request_id,
@@ -222,6 +227,8 @@ class RequestFlow::Run final : public FlowTicket, public std::enable_shared_from
                                   .ignore_eos = request_.ignore_eos,
                                   .submitted = request_.arrival,
                                   .deadline = request_.deadline,
+                                  .first_token_by = FirstTokenBy(),
+                                  .priority = static_cast<int>(request_.qos_class),
                                   .cache_salt = request_.tenant,
                                   .policy = std::move(policy)};
     auto stream = model_->scheduler().Submit(

@@ -27,6 +27,7 @@ struct FlowLimits {
   int default_max_tokens = 256;
   int max_tokens_limit = 2048;
   Duration default_deadline = std::chrono::seconds(30);  // zero: none
+  bool drop_late = true;  // a prompt that misses its ttft objective is not computed any more
   TargetingKeyOrder targeting_key;
 };
 

@@ -152,6 +152,7 @@ struct Server::Impl {
              {.default_max_tokens = parts.runtime.default_max_tokens,
               .max_tokens_limit = parts.runtime.max_tokens_limit,
               .default_deadline = parts.runtime.admission.default_deadline,
+              .drop_late = parts.runtime.admission.feasibility == qos::Feasibility::kEnforce,
               .targeting_key = TargetingKeyOrder(parts.runtime.flags.targeting_key)}),
         machine({.memory_limit_bytes = parts.runtime.overload.memory_limit_bytes}, clock),
         webhooks(parts.runtime.server.grpc_address, clock, Randomness(parts.jitter_seed), registry),

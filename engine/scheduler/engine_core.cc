@@ -37,6 +37,7 @@ EngineCore::EngineCore(Backend& backend, const SchedulerOptions& options, const 
 }
 
 void EngineCore::Enqueue(Generation generation, std::shared_ptr<TokenStream> stream) {
+  SLUICE_CHECK(generation.priority >= 0 && generation.priority < kPriorities, "priorities are few");
   const uint64_t seed = generation.sampling.seed.value_or(SeedOf(generation.request_id));
   const int policy = PolicyIndex(generation.policy);
   sequences_.push_back(std::make_unique<Sequence>(std::move(generation), std::move(stream), next_order_++, seed));
@@ -85,7 +86,7 @@ EngineCore::StepResult EngineCore::Step() {
   ++steps_;
   const Duration elapsed = clock_.Now() - start;
   cost_.Observe(shape, elapsed);
-  UpdateRates(shape, elapsed);
+  UpdateRates(shape, shape.prefill_tokens >= plan.allowance, elapsed);
   probe_.StepDone(shape, elapsed);
   return StepResult::kComputed;
 }
@@ -102,6 +103,13 @@ void EngineCore::Sweep(MonoTime now) {
       Finish(
           *s, FinishReason::kDeadline,
           MakeError(untouched ? Reason::kDeadlineInQueue : Reason::kDeadlineExceeded, "the deadline passed " + where));
+    } else if (now >= s->request.first_token_by && s->first_scheduled == MonoTime{}) {
+      probe_.ExpiredBeforePrefill();
+      Finish(*s, FinishReason::kDeadline,
+             MakeError(Reason::kTtftUnreachable,
+                       fmt::format("no token within {:.0f} ms: more urgent or shorter prompts were computed instead",
+                                   ToMillis(s->request.first_token_by - s->request.submitted)),
+                       {.retry_after = now - s->request.submitted}));
     } else if (s->decoding()) {
       const bool full = !s->stream->HasRoom();
       if (!full) s->paused_since = kInfiniteFuture;
@@ -148,15 +156,20 @@ StepPlan EngineCore::Plan(const StepShape& decode, MonoTime now) {
   for (const Policy& p : policies_) {
     input.policies.push_back({p.value.order, p.value.ageing_tokens_per_ms, p.service});
   }
+  late_.clear();
   for (size_t i = 0; i < sequences_.size(); ++i) {
     const Sequence& s = *sequences_[i];
     if (s.decoding() || (s.waiting() && input.free_slots == 0)) continue;
     AddCandidate(static_cast<int>(i), now, input);
   }
+  if (decode.decode_rows > 0 && cost_.WantsDecodeOnly()) input.candidates.clear();
+  if (!input.candidates.empty() || decode.decode_rows > 0) return PlanStep(input, cost_);
+  // Nobody can make it, and nothing else runs: then they are computed, or a rate measured wrong would never be right.
+  std::swap(input.candidates, late_);
   return PlanStep(input, cost_);
 }
 
-void EngineCore::AddCandidate(int id, MonoTime now, PlanInput& input) const {
+void EngineCore::AddCandidate(int id, MonoTime now, PlanInput& input) {
   const Sequence& s = *sequences_[id];
   PrefillCandidate c;
   c.id = id;
@@ -166,6 +179,10 @@ void EngineCore::AddCandidate(int id, MonoTime now, PlanInput& input) const {
   c.uncomputed = s.uncomputed();
   c.waited_ms = ToMillis(now - s.request.submitted);
   c.order = s.order;
+  c.priority = s.request.priority;
+  if (options_.promote_after > Duration::zero()) {
+    c.priority = std::max<int64_t>(c.priority - (now - s.request.submitted) / options_.promote_after, 0);
+  }
   if (s.waiting() && s.request.policy.reuse_prefix) {
     const auto matches = index_.Matches(s.request.cache_salt, s.request.prompt, kMaxMatches);
     const Reusable reusable = FindReusable(slots_, matches, s.prompt_size());
@@ -176,7 +193,8 @@ void EngineCore::AddCandidate(int id, MonoTime now, PlanInput& input) const {
       c.uncomputed -= reusable.now;
     }
   }
-  input.candidates.push_back(c);
+  const bool late = s.waiting() && SaturatingAdd(now, ShortestPrefill(c.uncomputed)) > s.request.first_token_by;
+  (late ? late_ : input.candidates).push_back(c);
 }
 
 void EngineCore::Place(Sequence& s) {
@@ -337,11 +355,22 @@ void EngineCore::AbortAll(const absl::Status& status) {
   Collect();
 }
 
-void EngineCore::UpdateRates(const StepShape& shape, Duration elapsed) {
+void EngineCore::UpdateRates(const StepShape& shape, bool full, Duration elapsed) {
+  constexpr double kKept = 0.9;
   const double seconds = std::max(ToSeconds(elapsed), 1e-6);
-  const auto average = [](double& rate, double now) { rate = rate == 0 ? now : rate * 0.9 + now * 0.1; };
-  if (shape.decode_rows > 0) average(decode_rate_, shape.decode_rows / seconds);
-  if (shape.prefill_tokens > 0) average(prefill_rate_, shape.prefill_tokens / seconds);
+  if (shape.decode_rows > 0) {
+    const double now = shape.decode_rows / seconds;
+    decode_rate_ = decode_rate_ == 0 ? now : kKept * decode_rate_ + (1 - kKept) * now;
+  }
+  // A step that computed all there was says how little there was, not how fast it goes.
+  if (shape.prefill_tokens == 0 || !full) return;
+  prefill_tokens_ = kKept * prefill_tokens_ + shape.prefill_tokens;
+  prefill_seconds_ = kKept * prefill_seconds_ + seconds;
+}
+
+Duration EngineCore::ShortestPrefill(int uncomputed) const {
+  const double rate = PrefillRate();
+  return rate > 0 ? FromMillis(1000 * uncomputed / rate) : Duration::zero();
 }
 
 int EngineCore::waiting() const {
@@ -354,7 +383,7 @@ SchedulerStatus EngineCore::Status() const {
   status.slots = static_cast<int>(slots_.size());
   int held = 0;
   for (const auto& s : sequences_) {
-    if (!s->decoding()) status.uncomputed_prompt_tokens += s->uncomputed();
+    if (!s->decoding()) status.uncomputed_prompt_tokens[s->request.priority] += s->uncomputed();
     if (s->waiting()) {
       ++status.waiting;
       continue;
@@ -369,7 +398,7 @@ SchedulerStatus EngineCore::Status() const {
   status.kv_tokens_total = static_cast<uint64_t>(slots_.size()) * backend_.geometry().slot_context;
   status.steps = steps_;
   status.decode_tokens_per_second = decode_rate_;
-  status.prefill_tokens_per_second = prefill_rate_;
+  status.prefill_tokens_per_second = PrefillRate();
   status.healthy = failures_in_a_row_ < kUnhealthyAfter;
   return status;
 }

@@ -49,7 +49,7 @@ class EngineCore {
   void Sweep(MonoTime now);
   std::vector<Row> DecodeRows(StepShape& shape);
   StepPlan Plan(const StepShape& decode, MonoTime now);
-  void AddCandidate(int id, MonoTime now, PlanInput& input) const;
+  void AddCandidate(int id, MonoTime now, PlanInput& input);
   void Place(Sequence& s);
   absl::Status Decode(const std::vector<Row>& rows);
   void FailStep(const std::vector<Row>& rows, const absl::Status& status);
@@ -60,7 +60,11 @@ class EngineCore {
   void Collect();  // erases finished sequences
   int PolicyIndex(const PipelinePolicy& policy);
   int FreeSlots() const;
-  void UpdateRates(const StepShape& shape, Duration elapsed);
+  // `full`: prompts were left over.
+  void UpdateRates(const StepShape& shape, bool full, Duration elapsed);
+  double PrefillRate() const { return prefill_seconds_ > 0 ? prefill_tokens_ / prefill_seconds_ : 0; }
+  // How long the first token takes when only `uncomputed` tokens of the prompt stand before it.
+  Duration ShortestPrefill(int uncomputed) const;
 
   Backend& backend_;
   const SchedulerOptions options_;
@@ -78,12 +82,14 @@ class EngineCore {
   std::vector<Slot> slots_;
   PrefixIndex index_;
   StepCost cost_;
-  std::vector<TokenId> end_tokens_;  // banned under ignore_eos
-  std::vector<BatchRow> batch_;      // reused between steps
+  std::vector<TokenId> end_tokens_;     // banned under ignore_eos
+  std::vector<BatchRow> batch_;         // reused between steps
+  std::vector<PrefillCandidate> late_;  // of this step: cannot have their first token in time any more
   uint64_t next_order_ = 0;
   uint64_t steps_ = 0;
   int failures_in_a_row_ = 0;
-  double decode_rate_ = 0, prefill_rate_ = 0;  // tokens/s, exponentially averaged
+  double decode_rate_ = 0;                           // tokens/s, exponentially averaged
+  double prefill_tokens_ = 0, prefill_seconds_ = 0;  // of the last full steps, exponentially forgotten
 };
 
 }  // namespace sluice::engine

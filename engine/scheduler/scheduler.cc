@@ -14,6 +14,7 @@
 namespace sluice::engine {
 namespace {
 
+constexpr Duration kRatesHold = std::chrono::seconds(30);  // of an idle engine
 // How long a blocked engine (every stream paused) sleeps before it looks at deadlines again.
 constexpr Duration kBlockedPoll = std::chrono::milliseconds(10);
 constexpr Duration kQueueFullRetry = std::chrono::seconds(1);
@@ -222,7 +223,10 @@ SchedulerStatus Scheduler::Status() const {
   SchedulerStatus status = impl_->status;
   const bool busy = status.running + status.waiting > 0;
   status.waiting += static_cast<int>(impl_->inbox.size());
-  status.last_step_age = busy ? impl_->clock.Now() - impl_->last_step : Duration::zero();
+  const Duration age = impl_->clock.Now() - impl_->last_step;
+  status.last_step_age = busy ? age : Duration::zero();
+  // Otherwise a rate that was measured in a bad moment could refuse everything that would correct it.
+  if (!busy && age > kRatesHold) status.decode_tokens_per_second = status.prefill_tokens_per_second = 0;
   return status;
 }
 

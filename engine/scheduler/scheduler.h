@@ -4,6 +4,7 @@
 // Agrawal et al. 2024, arXiv 2403.02310; continuous batching: Orca, Yu et al., OSDI 2022).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -36,7 +37,10 @@ struct SchedulerOptions {
   double step_stretch = 2.0;
   int min_prefill_tokens = 16;    // prefill progress guaranteed in every step that has waiting prompts
   int idle_prefill_tokens = 256;  // rows of a prefill-only step: full speed, yet new arrivals wait little
+  Duration promote_after = std::chrono::seconds(5);  // a prompt that waited gains one priority for each; zero: never
 };
+
+inline constexpr int kPriorities = 4;
 
 // What a pipeline hands to the engine. Validated: 1 ≤ prompt size, prompt + max_tokens ≤ slot_context.
 struct Generation {
@@ -48,22 +52,28 @@ struct Generation {
   bool ignore_eos = false;
   MonoTime submitted{};                 // arrival; queue wait and TTFT count from here
   MonoTime deadline = kInfiniteFuture;  // passed: finished with kDeadline, never prefilled after it
-  std::string cache_salt;               // prefixes are shared only within one salt (tenant, adapter)
+  // A prompt that nobody has begun to compute and that cannot have its first token by then waits until all others are
+  // done, and ends with kDeadline (TTFT_UNREACHABLE) at that time.
+  MonoTime first_token_by = kInfiniteFuture;
+  int priority = 0;        // 0 to kPriorities - 1; prompts of a smaller one are computed first
+  std::string cache_salt;  // prefixes are shared only within one salt (tenant, adapter)
   PipelinePolicy policy;
 };
 
 struct SchedulerStatus {
   int slots = 0;
-  int running = 0;                       // hold a slot
-  int waiting = 0;                       // wait for a slot
-  int paused = 0;                        // running, but their reader is slow
-  int orphaned = 0;                      // slots held by nobody: anything but 0 is a bug
-  int64_t uncomputed_prompt_tokens = 0;  // of everybody who waits or prefills; what reuse may spare is in it
+  int running = 0;   // hold a slot
+  int waiting = 0;   // wait for a slot
+  int paused = 0;    // running, but their reader is slow
+  int orphaned = 0;  // slots held by nobody: anything but 0 is a bug
+  // Of everybody who waits or prefills, by priority; what reuse may spare is in it.
+  std::array<int64_t, kPriorities> uncomputed_prompt_tokens{};
   uint64_t kv_tokens_used = 0;
   uint64_t kv_tokens_total = 0;
   uint64_t steps = 0;
-  double decode_tokens_per_second = 0;   // recent, all streams together
-  double prefill_tokens_per_second = 0;  // recent
+  // Recent; zero: not measured yet, or the engine has been idle for half a minute.
+  double decode_tokens_per_second = 0;   // all streams together
+  double prefill_tokens_per_second = 0;  // of steps full of prompts
   Duration last_step_age{};              // since the last completed step; zero while idle
   bool healthy = true;                   // false after a backend failure that repeated
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 namespace sluice::engine {
 namespace {
@@ -32,6 +33,7 @@ Queues Sort(const PlanInput& in) {
   for (const PrefillCandidate& c : in.candidates) queues[c.policy].push_back(&c);
   for (size_t p = 0; p < queues.size(); ++p) {
     std::sort(queues[p].begin(), queues[p].end(), [&](const PrefillCandidate* a, const PrefillCandidate* b) {
+      if (a->priority != b->priority) return a->priority > b->priority;
       const double ra = Rank(*a, in.policies[p]);
       const double rb = Rank(*b, in.policies[p]);
       return ra != rb ? ra > rb : a->order > b->order;
@@ -64,8 +66,9 @@ StepPlan PlanStep(const PlanInput& in, const StepCost& cost) {
   int free_slots = in.free_slots;
   while (left > 0) {
     int best = -1;
+    const auto urgency = [&](size_t p) { return std::pair(queues[p].back()->priority, plan.service[p]); };
     for (size_t p = 0; p < queues.size(); ++p) {
-      if (!queues[p].empty() && (best < 0 || plan.service[p] < plan.service[best])) best = static_cast<int>(p);
+      if (!queues[p].empty() && (best < 0 || urgency(p) < urgency(best))) best = static_cast<int>(p);
     }
     if (best < 0) break;
     const PrefillCandidate* c = queues[best].back();

@@ -1,6 +1,7 @@
 // Which prompts are computed in the next step, and how much of each? A pure function of a snapshot.
-// Decode rows are always in; this decides the rest: a token allowance from the time budget, shared fairly between
-// pipeline policies (start-time fair queueing, Goyal et al., SIGCOMM 1996), inside a policy by its own order.
+// Decode rows are always in; this decides the rest: a token allowance from the time budget, to the most urgent
+// priority first, shared fairly between pipeline policies (start-time fair queueing, Goyal et al., SIGCOMM 1996),
+// inside a policy by its own order.
 #pragma once
 
 #include <vector>
@@ -13,8 +14,9 @@ namespace sluice::engine {
 
 // A prompt that could be computed further: it holds a slot, or waits for one.
 struct PrefillCandidate {
-  int id = 0;      // the caller's handle
-  int policy = 0;  // index into PlanInput::policies
+  int id = 0;        // the caller's handle
+  int policy = 0;    // index into PlanInput::policies
+  int priority = 0;  // smaller first
   bool needs_slot = false;
   int uncomputed = 0;    // tokens left to compute, reuse already taken off; at least 1
   int position = 0;      // where they start

@@ -123,7 +123,7 @@ ServerUnaryReactor* QosService::ExplainQos(CallbackServerContext* context, const
   lines.push_back(fmt::format("quota: {}", quota.ok() ? "enough" : std::string(quota.message())));
   if (!quota.ok() && verdict == "admitted") verdict = ReasonOf(quota);
 
-  const qos::EngineLoad load = EngineLoadOf((*model)->scheduler().Status());
+  const qos::EngineLoad load = EngineLoadOf((*model)->scheduler().Status(), asked.qos_class);
   const qos::Admission::Load admission = doors_.admission.load();
   lines.push_back(fmt::format("admission: {} of {} permits in use (at most {})", admission.running,
                               admission.concurrency_limit, admission.max_concurrent));
@@ -131,11 +131,13 @@ ServerUnaryReactor* QosService::ExplainQos(CallbackServerContext* context, const
   lines.push_back(fmt::format("now: {}", admitted.ok() ? "would be let in or wait" : std::string(admitted.message())));
   if (!admitted.ok() && verdict == "admitted") verdict = ReasonOf(admitted);
   if (const auto predicted = qos::Predict(load, asked.prompt_tokens, asked.max_tokens)) {
+    const double correction = admission.ttft_correction[static_cast<size_t>(asked.qos_class)];
+    const double ttft = correction * ToMillis(predicted->ttft);
     lines.push_back(
         fmt::format("prediction: first token after {:.0f} ms, end after {:.0f} ms ({:.0f} prompt tokens/s, {} "
-                    "prompt tokens ahead)",
-                    ToMillis(predicted->ttft), ToMillis(predicted->finish), load.prefill_tokens_per_second,
-                    load.uncomputed_prompt_tokens));
+                    "prompt tokens ahead, {:.2f} times as late as computed, as learnt)",
+                    ttft, ttft + ToMillis(predicted->finish - predicted->ttft), load.prefill_tokens_per_second,
+                    load.uncomputed_prompt_tokens, correction));
   } else {
     lines.emplace_back("prediction: none, the engine has not measured its rates yet");
   }

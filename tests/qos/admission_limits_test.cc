@@ -166,6 +166,29 @@ TEST_F(AdmissionLimitsTest, WhatCannotMakeItIsRefusedAtOnce) {
   EXPECT_EQ(permits_.count("unknown"), 1u) << "what nobody knows refuses nobody";
 }
 
+TEST_F(AdmissionLimitsTest, PredictionsLearnFromWhatCame) {
+  Start({});
+  const auto ask = [&](const std::string& name, QosClass c) {
+    Admit(name, {.qos_class = c, .prompt_tokens = 1000, .ttft_objective = seconds(2)}, &kLoad);
+  };
+  for (int i = 0; i < 100; ++i) {
+    ask("slow", QosClass::kBatch);
+    auto slow = permits_.extract("slow");
+    if (slow.empty()) break;  // refused in the end
+    // More urgent prompts came in between; the last ones did not even get a first token by then.
+    clock_.Advance(seconds(3));
+    if (i < 50) {
+      slow.mapped().Settle(Outcome::kSuccess, 1, seconds(3));
+    } else {
+      slow.mapped().Settle(Outcome::kDeadline);
+    }
+  }
+  EXPECT_EQ(ReasonOf(refusals_["slow"]), "TTFT_UNREACHABLE");
+  EXPECT_GT(admission_->load().ttft_correction[static_cast<size_t>(QosClass::kBatch)], 2);
+  ask("urgent", QosClass::kInteractive);
+  EXPECT_EQ(permits_.count("urgent"), 1u) << "of its own class only";
+}
+
 TEST_F(AdmissionLimitsTest, TheEndCountsOnceTheLengthOfAnswersIsKnown) {
   Start({.default_deadline = seconds(20)});
   const Request with_deadline{.prompt_tokens = 10, .max_tokens = 1000, .deadline = clock_.Now() + seconds(30)};

@@ -171,6 +171,24 @@ TEST_F(AdmissionTest, DeadlineInTheQueue) {
   EXPECT_EQ(admission_->queued(), 1);
 }
 
+TEST_F(AdmissionTest, AWaitThatMissesTheTtftObjectiveEndsUnlessOnlyWatched) {
+  for (const Feasibility feasibility : {Feasibility::kEnforce, Feasibility::kDryRun, Feasibility::kOff}) {
+    Start({.max_concurrent = 1, .max_queue = 5, .feasibility = feasibility});
+    Admit("running", QosClass::kStandard);
+    Admit("hurried", Request{.ttft_objective = seconds(2)});
+    clock_.Advance(seconds(2));
+    admission_->Tick();
+    const bool ends = feasibility == Feasibility::kEnforce;
+    EXPECT_EQ(admission_->queued(), ends ? 0 : 1);
+    TearDown();
+    if (!ends) continue;
+    EXPECT_EQ(ReasonOf(refusals_["hurried"]), "TTFT_UNREACHABLE");
+    EXPECT_THAT(refusals_["hurried"], StatusIs(absl::StatusCode::kResourceExhausted,
+                                               HasSubstr("its first token was wanted by now, after 2000 ms")));
+    EXPECT_TRUE(GetErrorDetails(refusals_["hurried"]).retry_after.has_value());
+  }
+}
+
 TEST_F(AdmissionTest, EachWaitingRequestExpiresInItsOwnTime) {
   StartBusy();
   for (const int s : {3, 1, 4, 2}) Admit(fmt::format("{} s", s), QosClass::kStandard, clock_.Now() + seconds(s));

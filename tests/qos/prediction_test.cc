@@ -86,10 +86,35 @@ TEST(JudgeTest, OfADefaultDeadlineOnlyTheFirstTokenCounts) {
   EXPECT_EQ(Judged({.deadline = kNow + seconds(1), .default_deadline = true}, p), Reason::kDeadlineUnreachable);
 }
 
-TEST(JudgeTest, Tolerance) {
+TEST(JudgeTest, ToleranceOfDeadlinesOnly) {
   const Prediction p{.ttft = seconds(2), .finish = seconds(10)};
+  EXPECT_EQ(Judged({.ttft_objective = milliseconds(1999)}, p, 1.25), Reason::kTtftUnreachable);
   EXPECT_EQ(Judged({.deadline = kNow + seconds(8)}, p, 1.25), std::nullopt);
   EXPECT_EQ(Judged({.deadline = kNow + milliseconds(7999)}, p, 1.25), Reason::kDeadlineUnreachable);
+}
+
+TEST(TtftCorrectionTest, LearnsByHowMuchFirstTokensAreLate) {
+  TtftCorrection correction;
+  EXPECT_EQ(correction.factor(), 1);
+  for (int i = 0; i < 200; ++i) correction.Learn(milliseconds(300), milliseconds(600));
+  EXPECT_NEAR(correction.factor(), 2, 0.01);
+  for (int i = 0; i < 20; ++i) correction.Learn(milliseconds(5), milliseconds(50));
+  EXPECT_NEAR(correction.factor(), 2, 0.1) << "a few ms more or less say little";
+  correction.Learn(Duration::zero(), seconds(1));  // nothing was predicted
+  correction.Learn(seconds(1), Duration::zero());  // nothing came, and nobody waited for it
+  EXPECT_NEAR(correction.factor(), 2, 0.1);
+  for (int i = 0; i < 300; ++i) correction.Learn(milliseconds(300), milliseconds(300));
+  EXPECT_NEAR(correction.factor(), 1, 0.01);
+}
+
+TEST(TtftCorrectionTest, IsBounded) {
+  TtftCorrection late, early;
+  for (int i = 0; i < 300; ++i) {
+    late.Learn(milliseconds(1), seconds(100));
+    early.Learn(seconds(100), milliseconds(1));
+  }
+  EXPECT_EQ(late.factor(), 4);
+  EXPECT_EQ(early.factor(), 0.5);
 }
 
 TEST(WorkOfTest, OutputTokensCountByTheRatioOfRates) {

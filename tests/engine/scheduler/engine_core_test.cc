@@ -97,6 +97,84 @@ TEST(EngineCoreTest, CancelledAndExpiredWorkLeavesWithinOneStep) {
   EXPECT_EQ(h.core.Status().orphaned, 0);
 }
 
+TEST(EngineCoreTest, AnUrgentPromptIsComputedFirstUntilOthersHaveWaitedLong) {
+  SchedulerOptions options;
+  options.idle_prefill_tokens = 16;
+  options.promote_after = std::chrono::seconds(1);
+  CoreHarness h({.prefill_row_cost = FromMillis(1)}, options);
+  const auto submit = [&h](const std::string& prompt, int priority) {
+    Generation g = h.Make(prompt + std::string(40, 'p'), 1, TtftPolicy({}));
+    g.priority = priority;
+    return h.Submit(std::move(g));
+  };
+  auto batch = submit("batch", 2);
+  auto urgent = submit("urgent", 0);
+  ASSERT_TRUE(h.Finish(urgent));
+  batch.Read();
+  EXPECT_FALSE(batch.finished);
+
+  h.clock.Advance(std::chrono::seconds(2));
+  auto newcomer = submit("newcomer is longer", 0);
+  ASSERT_TRUE(h.Finish(newcomer));
+  batch.Read();
+  EXPECT_TRUE(batch.finished) << "two promotions made it as urgent, and it is shorter";
+}
+
+TEST(EngineCoreTest, APromptThatMissesItsTimeIsNotComputed) {
+  SchedulerOptions options;
+  options.idle_prefill_tokens = 50;
+  CoreHarness h({.prefill_row_cost = FromMillis(1)}, options);
+  const auto submit = [&h](int tokens, int by_ms) {
+    Generation g = h.Make(std::string(tokens, 'a' + tokens % 20), 1);
+    g.first_token_by = h.clock.Now() + std::chrono::milliseconds(by_ms);
+    return h.Submit(std::move(g));
+  };
+  auto first = submit(200, 250);
+  auto begun = submit(80, 285);      // begins in time, and is late in the end because of the small one
+  auto hopeless = submit(100, 320);  // could begin at 250, and would be late
+  auto small = submit(30, 320);      // behind it, and can make it
+  for (auto* client : {&first, &begun, &small}) {
+    EXPECT_TRUE(h.Finish(*client));
+    EXPECT_EQ(client->summary.reason, FinishReason::kLength);
+  }
+  EXPECT_GT(begun.summary.ttft, std::chrono::milliseconds(285));
+  h.clock.Advance(std::chrono::milliseconds(20));
+  h.core.Step();
+  hopeless.Read();
+  ASSERT_TRUE(hopeless.finished);
+  EXPECT_EQ(hopeless.summary.reason, FinishReason::kDeadline);
+  EXPECT_EQ(ReasonOf(hopeless.summary.status), "TTFT_UNREACHABLE");
+  EXPECT_EQ(hopeless.summary.prefill, Duration::zero());
+}
+
+TEST(EngineCoreTest, AnEngineWithNothingElseToDoComputesWhatItThinksLate) {
+  SchedulerOptions options;
+  options.idle_prefill_tokens = 50;
+  CoreHarness h({.prefill_row_cost = FromMillis(1)}, options);
+  auto measured = h.Submit(h.Make(std::string(50, 's'), 1));
+  ASSERT_TRUE(h.Finish(measured));
+  Generation g = h.Make(std::string(100, 'x'), 1);
+  g.first_token_by = h.clock.Now() + std::chrono::milliseconds(90);
+  auto client = h.Submit(std::move(g));
+  ASSERT_TRUE(h.Finish(client));
+  EXPECT_EQ(client.summary.reason, FinishReason::kLength);
+  EXPECT_EQ(client.summary.ttft, std::chrono::milliseconds(100));
+}
+
+TEST(EngineCoreTest, ThePrefillRateIsThatOfFullSteps) {
+  SchedulerOptions options;
+  options.idle_prefill_tokens = 50;
+  CoreHarness h({.step_cost = FromMillis(10), .prefill_row_cost = FromMillis(1)}, options);
+  const auto rate = [&h](const std::string& prompt) {
+    auto client = h.Submit(h.Make(prompt, 1));
+    EXPECT_TRUE(h.Finish(client));
+    return h.core.Status().prefill_tokens_per_second;
+  };
+  EXPECT_EQ(rate("tiny"), 0) << "says nothing about the speed";
+  EXPECT_NEAR(rate(std::string(100, 'x')), 50 / 0.060, 1);
+  EXPECT_NEAR(rate("tiny, too"), 50 / 0.060, 1);
+}
+
 TEST(EngineCoreTest, ASlowReaderPausesItsStreamOnlyAndIsEndedInTheEnd) {
   CoreHarness h({.step_cost = std::chrono::milliseconds(10)}, {.slow_reader_timeout = std::chrono::seconds(1)});
   auto slow = h.Submit(h.Make("slow", 500), /*buffer=*/4);

@@ -45,6 +45,18 @@ TEST(StepPlannerTest, ShortestUncachedFirstWithAgeing) {
   EXPECT_THAT(PlanStep(input, StepCost()).prefill, ElementsAre(Chunk(0, 10)));
 }
 
+TEST(StepPlannerTest, TheMostUrgentPriorityGoesFirstInWhateverPolicy) {
+  PlanInput input = Fifo();
+  input.policies.push_back({.order = PrefillOrder::kShortestUncachedFirst});
+  input.idle_prefill_tokens = 200;
+  input.candidates = {Candidate(0, 60), Candidate(1, 10, 1), Candidate(2, 70, 1), Candidate(3, 80)};
+  input.candidates[2].priority = input.candidates[3].priority = -1;
+  EXPECT_THAT(PlanStep(input, StepCost()).prefill,
+              testing::UnorderedElementsAre(Chunk(3, 80), Chunk(2, 70), Chunk(1, 10), Chunk(0, 40)));
+  input.idle_prefill_tokens = 100;
+  for (const PrefillChunk& chunk : PlanStep(input, StepCost()).prefill) EXPECT_GE(chunk.id, 2);
+}
+
 TEST(StepPlannerTest, RunningStreamsLimitPrefillToTheTimeBudget) {
   StepCost cost;
   for (int i = 0; i < 200; ++i) {
