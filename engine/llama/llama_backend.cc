@@ -23,6 +23,8 @@
 namespace sluice::engine {
 namespace {
 
+constexpr int kKept = 1 << 24;  // in output_of_row_: more than any batch has rows
+
 // In front of the bytes that Save returns. libllama aborts on some damaged states, so damage is found first.
 struct SavedHeader {
   uint64_t fingerprint = 0;  // of the model and geometry
@@ -89,8 +91,14 @@ class LlamaBackend final : public Backend {
   int& Length(SequenceId sequence) { return lengths_[static_cast<size_t>(sequence)]; }
   absl::Status SplitIntoRuns(std::span<const BatchRow> rows);
   absl::Status GatherActiveStreams();
-  void FillBatch(std::span<const BatchRow> rows);
-  absl::Status SettleDecode(int result, const LlamaErrorCapture& capture);
+  // The runs that libllama shall compute in one call, from `begin` on: libllama cuts a call into passes in which every
+  // sequence has as many rows, so sequences of different lengths cost less one after the other.
+  std::span<const Run> NextCall(size_t begin) const;
+  void SortRuns();
+  void FillBatch(std::span<const BatchRow> rows, std::span<const Run> runs);
+  void KeepLogits(std::span<const Run> runs);
+  void ReadLengths();  // after a failure: what the KV really holds
+  absl::Status Failed(int result, size_t computed, const LlamaErrorCapture& capture);
   // KV of one stream, appended to `bytes` / put back. Immediate, unlike llama_memory_seq_cp, which copies whole
   // buffers at the next decode and would overwrite or miss what is restored or saved before that.
   absl::Status ReadStream(int stream, std::vector<uint8_t>& bytes);
@@ -113,7 +121,10 @@ class LlamaBackend final : public Backend {
   LlamaBatch batch_;
   std::vector<Run> runs_;
   std::vector<SequenceId> active_;
-  std::vector<int> output_of_row_;  // index in batch_, -1 without logits; empty after a failure
+  // Where the logits of a row are: index in batch_, kKept + index in kept_logits_, or -1 without; empty after a
+  // failure.
+  std::vector<int> output_of_row_;
+  std::vector<float> kept_logits_;  // of all calls but the last
   std::vector<uint8_t> scratch_, scratch2_;
 };
 
@@ -177,14 +188,26 @@ absl::Status LlamaBackend::GatherActiveStreams() {
   return absl::OkStatus();
 }
 
-void LlamaBackend::FillBatch(std::span<const BatchRow> rows) {
+void LlamaBackend::SortRuns() {
+  // Single rows last: all of them have logits, and those of the last call need not be kept. What cannot be cut off
+  // again after a failure is one call.
   std::sort(runs_.begin(), runs_.end(), [this](const Run& a, const Run& b) {
+    if (a.row_count != b.row_count && capabilities_.truncate) return a.row_count > b.row_count;
     return streams_.StreamOf(a.sequence) < streams_.StreamOf(b.sequence);
   });
+}
+
+std::span<const LlamaBackend::Run> LlamaBackend::NextCall(size_t begin) const {
+  const auto from = runs_.begin() + static_cast<std::ptrdiff_t>(begin);
+  const auto end = std::find_if(
+      from, runs_.end(), [&](const Run& run) { return capabilities_.truncate && run.row_count != from->row_count; });
+  return {from, end};
+}
+
+void LlamaBackend::FillBatch(std::span<const BatchRow> rows, std::span<const Run> runs) {
   batch_.Clear();
-  output_of_row_.assign(rows.size(), -1);
   int next = 0;
-  for (const Run& run : runs_) {
+  for (const Run& run : runs) {
     for (size_t i = run.first_row; i < run.first_row + run.row_count; ++i, ++next) {
       batch_.Add(rows[i].token, rows[i].position, streams_.StreamOf(run.sequence), rows[i].want_logits);
       if (rows[i].want_logits) output_of_row_[i] = next;
@@ -197,23 +220,55 @@ absl::Status LlamaBackend::Decode(std::span<const BatchRow> rows) try {
   SLUICE_RETURN_IF_ERROR(SplitIntoRuns(rows));
   LlamaErrorCapture capture;
   SLUICE_RETURN_IF_ERROR(GatherActiveStreams());
-  FillBatch(rows);
-  return SettleDecode(llama_decode(context_.get(), batch_.get()), capture);
+  SortRuns();
+  output_of_row_.assign(rows.size(), -1);
+  kept_logits_.clear();
+  for (size_t begin = 0; begin < runs_.size();) {
+    const std::span<const Run> call = NextCall(begin);
+    FillBatch(rows, call);
+    if (const int result = llama_decode(context_.get(), batch_.get()); result != 0)
+      return Failed(result, begin, capture);
+    begin += call.size();
+    if (begin < runs_.size()) KeepLogits(call);
+  }
+  for (const Run& run : runs_) Length(run.sequence) += static_cast<int>(run.row_count);
+  return absl::OkStatus();
 } catch (const std::exception& e) {
   output_of_row_.clear();
+  ReadLengths();
   return absl::InternalError(fmt::format("the step failed: {}", e.what()));
 }
 
-absl::Status LlamaBackend::SettleDecode(int result, const LlamaErrorCapture& capture) {
-  if (result == 0) {
-    for (const Run& run : runs_) Length(run.sequence) += static_cast<int>(run.row_count);
-    return absl::OkStatus();
-  }
-  output_of_row_.clear();
-  if (result == 1) return absl::ResourceExhaustedError("no room in KV memory for this step");
+void LlamaBackend::ReadLengths() {
   for (const Run& run : runs_) {
     Length(run.sequence) = llama_memory_seq_pos_max(memory_, streams_.StreamOf(run.sequence)) + 1;
   }
+}
+
+void LlamaBackend::KeepLogits(std::span<const Run> runs) {
+  const auto width = static_cast<size_t>(facts_.vocab_size);
+  for (const Run& run : runs) {
+    for (size_t i = run.first_row; i < run.first_row + run.row_count; ++i) {
+      if (output_of_row_[i] < 0) continue;
+      const float* logits = llama_get_logits_ith(context_.get(), output_of_row_[i]);
+      SLUICE_CHECK(logits != nullptr, "libllama has no logits for the row");
+      output_of_row_[i] = kKept + static_cast<int>(kept_logits_.size() / width);
+      kept_logits_.insert(kept_logits_.end(), logits, logits + width);
+    }
+  }
+}
+
+// `computed`: so many of runs_ are in the KV.
+absl::Status LlamaBackend::Failed(int result, size_t computed, const LlamaErrorCapture& capture) {
+  output_of_row_.clear();
+  if (result == 1) {  // everything is to be as before
+    for (const Run& run : std::span(runs_).first(computed)) {
+      SLUICE_CHECK(llama_memory_seq_rm(memory_, streams_.StreamOf(run.sequence), Length(run.sequence), -1),
+                   "what was just computed can be cut off");
+    }
+    return absl::ResourceExhaustedError("no room in KV memory for this step");
+  }
+  ReadLengths();
   return absl::InternalError(
       fmt::format("the step failed with code {}: {}", result, capture.ReasonOr("libllama gave no reason")));
 }
@@ -222,9 +277,11 @@ std::span<const float> LlamaBackend::Logits(int row) const {
   SLUICE_CHECK(row >= 0 && static_cast<size_t>(row) < output_of_row_.size(), "row is not of the last step");
   const int output = output_of_row_[static_cast<size_t>(row)];
   SLUICE_CHECK(output >= 0, "row did not ask for logits");
+  const auto width = static_cast<size_t>(facts_.vocab_size);
+  if (output >= kKept) return std::span(kept_logits_).subspan(static_cast<size_t>(output - kKept) * width, width);
   const float* logits = llama_get_logits_ith(context_.get(), output);
   SLUICE_CHECK(logits != nullptr, "libllama has no logits for the row");
-  return {logits, static_cast<size_t>(facts_.vocab_size)};
+  return {logits, width};
 }
 
 absl::Status LlamaBackend::ReadStream(int stream, std::vector<uint8_t>& bytes) {

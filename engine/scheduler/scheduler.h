@@ -35,7 +35,7 @@ struct SchedulerOptions {
   // Step-time target while streams run: prefill gets what decode leaves. 0 = automatic: decode_step × step_stretch.
   Duration step_target = Duration::zero();
   double step_stretch = 2.0;
-  int min_prefill_tokens = 16;    // prefill progress guaranteed in every step that has waiting prompts
+  int min_prefill_tokens = 64;    // of every step that has waiting prompts, and of a piece of a prompt; see PlanInput
   int idle_prefill_tokens = 256;  // rows of a prefill-only step: full speed, yet new arrivals wait little
   Duration promote_after = std::chrono::seconds(5);  // a prompt that waited gains one priority for each; zero: never
 };

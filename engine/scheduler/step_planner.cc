@@ -25,6 +25,14 @@ int Allowance(const PlanInput& in, const StepCost& cost) {
   return std::min(std::max(within, in.min_prefill_tokens), room);
 }
 
+// How many of the prompt's tokens when `left` are allowed and `room` are possible? Never a small piece, neither now nor
+// for the next step: what fits or nearly fits is taken whole. 0: it shall wait for the next step.
+int Piece(int uncomputed, int left, int room, int least, bool first) {
+  if (uncomputed <= std::min(left + least, room)) return uncomputed;
+  const int tokens = std::min(left, room) / least * least;
+  return tokens > 0 || !first ? tokens : std::min(left, room);
+}
+
 // One queue per policy, best candidate last (popped from the back).
 using Queues = std::vector<std::vector<const PrefillCandidate*>>;
 
@@ -62,7 +70,7 @@ StepPlan PlanStep(const PlanInput& in, const StepCost& cost) {
   const double window = in.max_rows;  // tolerated lag, so that turns taken step by step still even out
   for (double& s : plan.service) s = std::max(s, busiest - window);
 
-  int left = plan.allowance;
+  int left = plan.allowance, room = std::max(in.max_rows - in.decode.decode_rows, 0);
   int free_slots = in.free_slots;
   while (left > 0) {
     int best = -1;
@@ -74,11 +82,13 @@ StepPlan PlanStep(const PlanInput& in, const StepCost& cost) {
     const PrefillCandidate* c = queues[best].back();
     queues[best].pop_back();
     if (c->needs_slot && free_slots == 0) continue;
+    const int tokens = Piece(c->uncomputed, left, room, in.min_prefill_tokens, plan.prefill.empty());
+    if (tokens == 0) break;
     free_slots -= c->needs_slot ? 1 : 0;
-    const int tokens = std::min(left, c->uncomputed);
     plan.prefill.push_back({c->id, tokens});
     plan.service[best] += tokens / weight[best];
     left -= tokens;
+    room -= tokens;
   }
   return plan;
 }

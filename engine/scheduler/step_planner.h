@@ -35,8 +35,10 @@ struct PlanInput {
   std::vector<PrefillCandidate> candidates;
   std::vector<PolicyShare> policies;
   int free_slots = 0;
-  int max_rows = 512;             // of the step, decode rows included
-  int min_prefill_tokens = 16;    // progress guaranteed while streams run
+  int max_rows = 512;  // of the step, decode rows included
+  // Progress guaranteed while streams run, and the least that a prompt is cut to: backends compute few rows of a
+  // sequence at several times the price of many (llama.cpp's tiled attention wants 64).
+  int min_prefill_tokens = 64;
   int idle_prefill_tokens = 256;  // allowance when no stream runs
   Duration step_target{};         // zero: decode prediction × step_stretch
   double step_stretch = 2.0;

@@ -167,10 +167,10 @@ TEST_F(QosServerTest, AFirstTokenThatCannotComeInTimeIsRefusedAtOnce) {
   slow.geometry = {.slots = 4, .slot_context = 512};
   slow.prefill_row_cost = std::chrono::milliseconds(5);
   Start("{}", {.backend = slow});
-  ASSERT_TRUE(Ask("a", pb::PRIORITY_CLASS_STANDARD, 4).status.ok()) << "the engine measures its rates";
   pb::GenerateRequest request;
   request.set_prompt(std::string(300, 'x'));
   request.set_max_tokens(4);
+  ASSERT_TRUE(Ask(request, {}).status.ok()) << "the engine measures its rates";
   const Reply call = Ask(request, {{"x-llm-d-slo-ttft-ms", "50"}});
   EXPECT_EQ(call.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED) << call.Trailer("sluice-qos");
   EXPECT_EQ(ReasonIn(call.status), "TTFT_UNREACHABLE");

@@ -100,6 +100,7 @@ TEST(EngineCoreTest, CancelledAndExpiredWorkLeavesWithinOneStep) {
 TEST(EngineCoreTest, AnUrgentPromptIsComputedFirstUntilOthersHaveWaitedLong) {
   SchedulerOptions options;
   options.idle_prefill_tokens = 16;
+  options.min_prefill_tokens = 1;
   options.promote_after = std::chrono::seconds(1);
   CoreHarness h({.prefill_row_cost = FromMillis(1)}, options);
   const auto submit = [&h](const std::string& prompt, int priority) {
@@ -123,6 +124,7 @@ TEST(EngineCoreTest, AnUrgentPromptIsComputedFirstUntilOthersHaveWaitedLong) {
 TEST(EngineCoreTest, APromptThatMissesItsTimeIsNotComputed) {
   SchedulerOptions options;
   options.idle_prefill_tokens = 50;
+  options.min_prefill_tokens = 1;
   CoreHarness h({.prefill_row_cost = FromMillis(1)}, options);
   const auto submit = [&h](int tokens, int by_ms) {
     Generation g = h.Make(std::string(tokens, 'a' + tokens % 20), 1);
@@ -150,6 +152,7 @@ TEST(EngineCoreTest, APromptThatMissesItsTimeIsNotComputed) {
 TEST(EngineCoreTest, AnEngineWithNothingElseToDoComputesWhatItThinksLate) {
   SchedulerOptions options;
   options.idle_prefill_tokens = 50;
+  options.min_prefill_tokens = 1;
   CoreHarness h({.prefill_row_cost = FromMillis(1)}, options);
   auto measured = h.Submit(h.Make(std::string(50, 's'), 1));
   ASSERT_TRUE(h.Finish(measured));
@@ -164,6 +167,7 @@ TEST(EngineCoreTest, AnEngineWithNothingElseToDoComputesWhatItThinksLate) {
 TEST(EngineCoreTest, ThePrefillRateIsThatOfFullSteps) {
   SchedulerOptions options;
   options.idle_prefill_tokens = 50;
+  options.min_prefill_tokens = 1;
   CoreHarness h({.step_cost = FromMillis(10), .prefill_row_cost = FromMillis(1)}, options);
   const auto rate = [&h](const std::string& prompt) {
     auto client = h.Submit(h.Make(prompt, 1));
@@ -257,7 +261,8 @@ TEST(EngineCoreTest, ALongPromptStretchesStepsButDoesNotFreezeStreams) {
   CoreHarness h({.geometry = {.slots = 8, .slot_context = 8192},
                  .step_cost = std::chrono::milliseconds(4),
                  .decode_row_cost = std::chrono::milliseconds(2),
-                 .prefill_row_cost = std::chrono::milliseconds(1)});
+                 .prefill_row_cost = std::chrono::milliseconds(1)},
+                {.min_prefill_tokens = 8});
   std::vector<CoreHarness::Client> runners;
   for (int i = 0; i < 4; ++i) runners.push_back(h.Submit(h.Make("runner " + std::to_string(i), 2000)));
   Duration quiet{};

@@ -23,6 +23,7 @@ PlanInput Fifo() {
   PlanInput input;
   input.policies = {{.order = PrefillOrder::kFifo}};
   input.free_slots = 10;
+  input.min_prefill_tokens = 1;
   return input;
 }
 
@@ -80,6 +81,26 @@ TEST(StepPlannerTest, PrefillAlwaysProgressesEvenBeyondTheBudget) {
   input.min_prefill_tokens = 16;
   input.candidates = {Candidate(0, 4000)};
   EXPECT_THAT(PlanStep(input, StepCost()).prefill, ElementsAre(Chunk(0, 16)));
+}
+
+TEST(StepPlannerTest, PromptsAreNotCutIntoSmallPieces) {
+  PlanInput input = Fifo();
+  input.min_prefill_tokens = 64;
+  input.idle_prefill_tokens = 200;
+  const auto plan = [&](std::vector<int> prompts) {
+    input.candidates.clear();
+    for (const int tokens : prompts)
+      input.candidates.push_back(Candidate(static_cast<int>(input.candidates.size()), tokens));
+    return PlanStep(input, StepCost()).prefill;
+  };
+  EXPECT_THAT(plan({260}), ElementsAre(Chunk(0, 260))) << "nearly fits";
+  EXPECT_THAT(plan({270}), ElementsAre(Chunk(0, 192))) << "in pieces of 64";
+  EXPECT_THAT(plan({100, 120, 10}), ElementsAre(Chunk(0, 100), Chunk(1, 120)));
+  EXPECT_THAT(plan({150, 120, 10}), ElementsAre(Chunk(0, 150))) << "the next one waits for a step of its own";
+  input.max_rows = 220;
+  EXPECT_THAT(plan({260}), ElementsAre(Chunk(0, 192))) << "no more than the backend takes";
+  input.max_rows = 30;
+  EXPECT_THAT(plan({260}), ElementsAre(Chunk(0, 30))) << "a small piece is better than none";
 }
 
 TEST(StepPlannerTest, DecodeRowsTakeTheirShareOfTheRows) {
