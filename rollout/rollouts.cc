@@ -1,11 +1,14 @@
 #include "rollout/rollouts.h"
 
 #include <algorithm>
+#include <optional>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/numbers.h"
 #include "base/log.h"
 #include "base/status.h"
+#include "base/strings.h"
 #include "fmt/format.h"
 
 namespace sluice::rollout {
@@ -16,6 +19,11 @@ constexpr int kMostSteps = 8;         // of one Tick and rollout
 
 // What the store keeps under a flag's trips.
 std::string TripsOf(std::string_view flag) { return fmt::format("{}flag/{}/trip/", kRoot, flag); }
+
+std::optional<uint64_t> AttemptOf(std::string_view key, std::string_view trips) {
+  uint64_t attempt = 0;
+  return absl::SimpleAtoi(ToAbsl(key.substr(trips.size())), &attempt) ? std::optional(attempt) : std::nullopt;
+}
 
 bool IsMilestone(const RolloutState& before, const RolloutState& after) {
   return before.bps != after.bps || after.phase == Phase::kComplete || after.phase == Phase::kRolledBack;
@@ -130,10 +138,10 @@ void Rollouts::Absorb(OfFlag& of) {
     }
   }
   for (auto it = mirror_.lower_bound(trips); it != mirror_.end() && it->first.starts_with(trips); ++it) {
-    uint64_t attempt = 0;
-    if (!absl::SimpleAtoi(it->first.substr(trips.size()), &attempt)) continue;
-    of.replica.Learn(attempt);
-    if (of.own_trip_attempt == attempt) of.own_trip.reset();  // the store has it, from whomever
+    const auto attempt = AttemptOf(it->first, trips);
+    if (!attempt) continue;
+    of.replica.Learn(*attempt);
+    if (of.own_trip_attempt == *attempt) of.own_trip.reset();  // the store has it, from whomever
   }
   if (of.own_trip && of.own_trip_attempt < of.replica.view().state().attempt) of.own_trip.reset();
 }
@@ -297,10 +305,22 @@ void Rollouts::KeepEvidence(OfFlag& of, const RolloutState& before, const Rollou
   if (const auto put = parts_.store.Put(EvidenceKey(next.flag, next.epoch), evidence, 0); !put.ok()) {
     LogError("evidence not kept", {{"flag", next.flag}, {"error", std::string(put.status().message())}});
   }
-  const auto kept = parts_.store.List(EvidencePrefix(next.flag));
-  if (!kept.ok()) return;
-  for (size_t i = 0; i + kKeptEvidence < kept->entries.size(); ++i) {
-    (void)parts_.store.Delete(kept->entries[i].key, kept->entries[i].revision);  // the next time, if not now
+  ForgetOld(next);
+}
+
+void Rollouts::ForgetOld(const RolloutState& now) {
+  const auto forget = [this](const state::Entry& entry) {
+    (void)parts_.store.Delete(entry.key, entry.revision);  // the next time, if not now
+  };
+  if (const auto kept = parts_.store.List(EvidencePrefix(now.flag)); kept.ok()) {
+    for (size_t i = 0; i + kKeptEvidence < kept->entries.size(); ++i) forget(kept->entries[i]);
+  }
+  // The state that is stored names a later attempt, and it wins whole: nobody serves by an earlier one any more.
+  const std::string trips = TripsOf(now.flag);
+  if (const auto kept = parts_.store.List(trips); kept.ok()) {
+    for (const state::Entry& entry : kept->entries) {
+      if (const auto attempt = AttemptOf(entry.key, trips); attempt && *attempt < now.attempt) forget(entry);
+    }
   }
 }
 

@@ -213,6 +213,23 @@ TEST_F(RolloutsTest, AReplicaTripsAtOnceByItselfAndTheOthersFollow) {
   EXPECT_EQ(Leader().rollouts->Describe().rollouts[0].state.cause, "replica b: ttft breaker open for 10 s");
 }
 
+TEST_F(RolloutsTest, TripsOfEarlierAttemptsAreForgotten) {
+  Make(2);
+  const std::string trips = std::string(kRoot) + "flag/ttft_pipeline/trip/";
+  const auto kept = [&] { return replicas[0]->connection->List(trips)->entries.size(); };
+  for (int attempt = 0; attempt < 4; ++attempt) {
+    Start();
+    Run(std::chrono::minutes(10), [&] { return Highest() > 0; });
+    ASSERT_GT(Highest(), 0u) << "an earlier trip says nothing about attempt " << attempt;
+    EXPECT_EQ(kept(), 0u);
+    replicas[1]->broken = "ttft breaker open for 10 s";
+    Run(seconds(2));
+    replicas[1]->broken.clear();
+    EXPECT_EQ(Highest(), 0u);
+    EXPECT_EQ(kept(), 1u);
+  }
+}
+
 TEST_F(RolloutsTest, AStoreThatHangsDelaysNoRollback) {
   Make(2);
   Start();
