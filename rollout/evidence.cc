@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "nlohmann/json.hpp"
+#include "rollout/records.h"
 
 namespace sluice::rollout {
 namespace {
@@ -110,6 +111,21 @@ std::string MakeEvidence(const EvidenceParts& parts) {
                {"config", ConfigOf(parts.spec)},
                {"examples", parts.examples}})
       .dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+void ForgetOld(state::StateStore& store, const RolloutState& now) {
+  constexpr size_t kKeptEvidence = 20;
+  if (const auto kept = store.List(EvidencePrefix(now.flag)); kept.ok()) {
+    for (size_t i = 0; i + kKeptEvidence < kept->entries.size(); ++i) {
+      (void)store.Delete(kept->entries[i].key, kept->entries[i].revision);
+    }
+  }
+  if (const auto kept = store.List(TripPrefix(now.flag)); kept.ok()) {
+    for (const state::Entry& entry : kept->entries) {
+      const auto attempt = AttemptOfTrip(entry.key, now.flag);
+      if (attempt && *attempt < now.attempt) (void)store.Delete(entry.key, entry.revision);
+    }
+  }
 }
 
 }  // namespace sluice::rollout

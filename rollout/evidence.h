@@ -9,6 +9,7 @@
 #include "rollout/rollout_machine.h"
 #include "rollout/rollout_spec.h"
 #include "rollout/rollout_state.h"
+#include "state/state_store.h"
 
 namespace sluice::rollout {
 
@@ -46,5 +47,9 @@ struct EvidenceParts {
 // "points": [{"when_ms", "percent", "e_values", "ratios"}]}, "config": {...}, "examples": [ids]}. Numbers that are not
 // finite are null.
 std::string MakeEvidence(const EvidenceParts& parts);
+
+// Deletes what the store need not keep: all but the newest evidence of the flag, and trips of attempts before `now`'s,
+// which wins whole wherever it is known. Blocks; what fails is left for the next time.
+void ForgetOld(state::StateStore& store, const RolloutState& now);
 
 }  // namespace sluice::rollout

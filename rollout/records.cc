@@ -1,5 +1,7 @@
 #include "rollout/records.h"
 
+#include "absl/strings/numbers.h"
+#include "base/strings.h"
 #include "fmt/format.h"
 #include "nlohmann/json.hpp"
 #include "rollout/analysis/window_codec.h"
@@ -32,8 +34,13 @@ bool ReadOfFlag(const json& object, ReplicaRecord::OfFlag* out) {
 
 std::string ReplicaKey(std::string_view replica) { return fmt::format("{}{}", kReplicas, replica); }
 std::string StateKey(std::string_view flag) { return fmt::format("{}flag/{}/state", kRoot, flag); }
-std::string TripKey(std::string_view flag, uint64_t attempt) {
-  return fmt::format("{}flag/{}/trip/{}", kRoot, flag, attempt);
+std::string TripPrefix(std::string_view flag) { return fmt::format("{}flag/{}/trip/", kRoot, flag); }
+std::string TripKey(std::string_view flag, uint64_t attempt) { return fmt::format("{}{}", TripPrefix(flag), attempt); }
+std::optional<uint64_t> AttemptOfTrip(std::string_view key, std::string_view flag) {
+  const std::string prefix = TripPrefix(flag);
+  uint64_t attempt = 0;
+  if (!key.starts_with(prefix) || !absl::SimpleAtoi(ToAbsl(key.substr(prefix.size())), &attempt)) return std::nullopt;
+  return attempt;
 }
 std::string AnalysisKey(std::string_view flag) { return fmt::format("{}flag/{}/analysis", kRoot, flag); }
 std::string EvidencePrefix(std::string_view flag) { return fmt::format("{}flag/{}/evidence/", kRoot, flag); }

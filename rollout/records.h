@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,9 +18,11 @@ namespace sluice::rollout {
 inline constexpr std::string_view kRoot = "rollouts/";
 inline constexpr std::string_view kReplicas = "rollouts/replica/";  // one of each replica, gone with its session
 std::string ReplicaKey(std::string_view replica);
-std::string StateKey(std::string_view flag);                   // RolloutState
-std::string TripKey(std::string_view flag, uint64_t attempt);  // Trip
-std::string AnalysisKey(std::string_view flag);                // Analysis, with the index it has judged
+std::string StateKey(std::string_view flag);  // RolloutState
+std::string TripPrefix(std::string_view flag);
+std::string TripKey(std::string_view flag, uint64_t attempt);                        // Trip
+std::optional<uint64_t> AttemptOfTrip(std::string_view key, std::string_view flag);  // nullopt: no such key
+std::string AnalysisKey(std::string_view flag);  // Analysis, with the index it has judged
 std::string EvidencePrefix(std::string_view flag);
 std::string EvidenceKey(std::string_view flag, uint64_t epoch);  // Evidence; sorts by epoch
 

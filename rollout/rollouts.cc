@@ -1,29 +1,16 @@
 #include "rollout/rollouts.h"
 
 #include <algorithm>
-#include <optional>
-#include <string_view>
 #include <utility>
 
-#include "absl/strings/numbers.h"
 #include "base/log.h"
 #include "base/status.h"
-#include "base/strings.h"
 #include "fmt/format.h"
 
 namespace sluice::rollout {
 namespace {
 
-constexpr size_t kKeptEvidence = 20;  // of each flag
-constexpr int kMostSteps = 8;         // of one Tick and rollout
-
-// What the store keeps under a flag's trips.
-std::string TripsOf(std::string_view flag) { return fmt::format("{}flag/{}/trip/", kRoot, flag); }
-
-std::optional<uint64_t> AttemptOf(std::string_view key, std::string_view trips) {
-  uint64_t attempt = 0;
-  return absl::SimpleAtoi(ToAbsl(key.substr(trips.size())), &attempt) ? std::optional(attempt) : std::nullopt;
-}
+constexpr int kMostSteps = 8;  // of one Tick and rollout
 
 bool IsMilestone(const RolloutState& before, const RolloutState& after) {
   return before.bps != after.bps || after.phase == Phase::kComplete || after.phase == Phase::kRolledBack;
@@ -126,7 +113,7 @@ void Rollouts::Configure(std::vector<RolloutSpec> specs, Duration window) {
 
 void Rollouts::Absorb(OfFlag& of) {
   const std::string& flag = of.replica.spec().flag;
-  const std::string trips = TripsOf(flag);
+  const std::string trips = TripPrefix(flag);
   MutexLock lock(mu_);
   if (const auto it = mirror_.find(StateKey(flag)); it != mirror_.end() && it->second.revision != of.revision) {
     of.revision = it->second.revision;
@@ -138,7 +125,7 @@ void Rollouts::Absorb(OfFlag& of) {
     }
   }
   for (auto it = mirror_.lower_bound(trips); it != mirror_.end() && it->first.starts_with(trips); ++it) {
-    const auto attempt = AttemptOf(it->first, trips);
+    const auto attempt = AttemptOfTrip(it->first, flag);
     if (!attempt) continue;
     of.replica.Learn(*attempt);
     if (of.own_trip_attempt == *attempt) of.own_trip.reset();  // the store has it, from whomever
@@ -305,23 +292,7 @@ void Rollouts::KeepEvidence(OfFlag& of, const RolloutState& before, const Rollou
   if (const auto put = parts_.store.Put(EvidenceKey(next.flag, next.epoch), evidence, 0); !put.ok()) {
     LogError("evidence not kept", {{"flag", next.flag}, {"error", std::string(put.status().message())}});
   }
-  ForgetOld(next);
-}
-
-void Rollouts::ForgetOld(const RolloutState& now) {
-  const auto forget = [this](const state::Entry& entry) {
-    (void)parts_.store.Delete(entry.key, entry.revision);  // the next time, if not now
-  };
-  if (const auto kept = parts_.store.List(EvidencePrefix(now.flag)); kept.ok()) {
-    for (size_t i = 0; i + kKeptEvidence < kept->entries.size(); ++i) forget(kept->entries[i]);
-  }
-  // The state that is stored names a later attempt, and it wins whole: nobody serves by an earlier one any more.
-  const std::string trips = TripsOf(now.flag);
-  if (const auto kept = parts_.store.List(trips); kept.ok()) {
-    for (const state::Entry& entry : kept->entries) {
-      if (const auto attempt = AttemptOf(entry.key, trips); attempt && *attempt < now.attempt) forget(entry);
-    }
-  }
+  ForgetOld(parts_.store, next);
 }
 
 Observation Rollouts::Observe(const OfFlag& of, const std::vector<ReplicaRecord>& records,

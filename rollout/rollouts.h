@@ -143,8 +143,6 @@ class Rollouts {
       ABSL_LOCKS_EXCLUDED(local_, mu_);
   void KeepEvidence(OfFlag& of, const RolloutState& before, const RolloutState& next,
                     const std::vector<ReplicaRecord>& records) ABSL_LOCKS_EXCLUDED(local_);
-  // Evidence beyond the bound, and trips of earlier attempts.
-  void ForgetOld(const RolloutState& now);
   Duration LostFor() const ABSL_LOCKS_EXCLUDED(mu_);
 
   const Parts parts_;
