@@ -204,8 +204,10 @@ void Runner::Conclude(State& s) {
   if (!b.open_loop) b.planned = b.started;
   std::vector<double> lags = loop_.TakeLags();
   std::sort(lags.begin(), lags.end());
-  b.lag_p50_ms = Percentile(lags, 0.5);
-  b.lag_p99_ms = Percentile(lags, 0.99);
+  if (!lags.empty()) {  // a very short block has no timer that could be late
+    b.lag_p50_ms = Percentile(lags, 0.5);
+    b.lag_p99_ms = Percentile(lags, 0.99);
+  }
   const double wall = 1e-9 * static_cast<double>(b.end_ns - b.start_ns);
   b.cpu_percent = wall > 0 ? 100 * (OwnCpuSeconds() - s.cpu_at_start) / wall : 0;
   const LimitSpec& limits = scenario_.limits;
