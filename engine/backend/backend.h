@@ -90,6 +90,10 @@ class Backend {
   // One pooled embedding of `tokens` (embedding_size floats, L2-normalized). Uses no KV sequence.
   // INVALID_ARGUMENT: more tokens than the embedding context holds. UNIMPLEMENTED without the capability.
   virtual absl::StatusOr<std::vector<float>> Embed(std::span<const TokenId> tokens) = 0;
+
+  // Gives back what only a running step needs (compute threads), for the engine is idle or another model's turn has
+  // come; the next step takes it again. Cheap where nothing is held.
+  virtual void Rest() {}
 };
 
 }  // namespace sluice::engine

@@ -1,6 +1,7 @@
 #include "engine/llama/llama_backend.h"
 
 #include <fmt/format.h>
+#include <omp.h>
 
 #include <algorithm>
 #include <cstring>
@@ -9,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "base/check.h"
 #include "base/status.h"
 #include "base/strings.h"
@@ -22,6 +24,10 @@
 
 namespace sluice::engine {
 namespace {
+
+// Ends the OpenMP threads that worked for the calling thread. As long as there are more of them in the process than
+// CPUs, all of them sleep at each barrier instead of spinning (libgomp), some hundred times a step.
+void ReleaseComputeThreads() { omp_pause_resource_all(omp_pause_soft); }
 
 constexpr int kKept = 1 << 24;  // in output_of_row_: more than any batch has rows
 
@@ -79,6 +85,7 @@ class LlamaBackend final : public Backend {
   absl::StatusOr<std::vector<uint8_t>> Save(SequenceId sequence) override;
   absl::Status Restore(SequenceId sequence, std::span<const uint8_t> bytes) override;
   absl::StatusOr<std::vector<float>> Embed(std::span<const TokenId> tokens) override;
+  void Rest() override { ReleaseComputeThreads(); }
 
  private:
   // The rows of one sequence in a step.
@@ -403,6 +410,7 @@ LlamaThreadpoolPtr MakeThreadpool(int threads) {
 
 absl::StatusOr<std::unique_ptr<Backend>> LoadLlamaBackend(const LlamaOptions& options) try {
   SLUICE_RETURN_IF_ERROR(CheckOptions(options));
+  const absl::Cleanup release = [] { ReleaseComputeThreads(); };  // they repacked the weights
   SLUICE_ASSIGN_OR_RETURN(LlamaModelPtr model, LoadModelFile(options.path, /*check_tensors=*/false));
   SLUICE_RETURN_IF_ERROR(CheckCanGenerate(*model, options.path));
   SLUICE_ASSIGN_OR_RETURN(std::unique_ptr<LlamaTokenizer> tokenizer, LlamaTokenizer::Create(*model));

@@ -16,4 +16,9 @@ void ComputeGate::Leave() {
   turn_.SignalAll();
 }
 
+bool ComputeGate::Wanted() const {
+  MutexLock lock(mu_);
+  return next_ticket_ > serving_ + 1;
+}
+
 }  // namespace sluice::engine

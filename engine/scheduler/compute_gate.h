@@ -13,9 +13,11 @@ class ComputeGate {
   // Blocks until this thread's turn.
   void Enter() ABSL_LOCKS_EXCLUDED(mu_);
   void Leave() ABSL_LOCKS_EXCLUDED(mu_);
+  // Whether another engine waits for the turn that this one has.
+  bool Wanted() const ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
-  Mutex mu_;
+  mutable Mutex mu_;
   CondVar turn_;
   uint64_t next_ticket_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t serving_ ABSL_GUARDED_BY(mu_) = 0;

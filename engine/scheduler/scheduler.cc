@@ -17,6 +17,7 @@ namespace {
 constexpr Duration kRatesHold = std::chrono::seconds(30);  // of an idle engine
 // How long a blocked engine (every stream paused) sleeps before it looks at deadlines again.
 constexpr Duration kBlockedPoll = std::chrono::milliseconds(10);
+constexpr Duration kRestAfter = std::chrono::milliseconds(100);  // so long the backend keeps its threads when idle
 constexpr Duration kQueueFullRetry = std::chrono::seconds(1);
 
 struct EmbedJob {
@@ -66,7 +67,9 @@ struct Scheduler::Impl {
   const Clock& clock;
   ComputeGate* const gate;
   SchedulerProbe probe;
-  EngineCore core;  // engine thread only, once it runs
+  // Engine thread only, once it runs:
+  EngineCore core;
+  bool rested = true;  // the backend holds no threads
 
   const std::shared_ptr<Doorbell> bell = std::make_shared<Doorbell>();
   bool stopping ABSL_GUARDED_BY(bell->mu) = false;
@@ -103,7 +106,13 @@ void Scheduler::Impl::Run() {
     TakeInbox();
     if (gate != nullptr) gate->Enter();
     RunEmbeddings();
-    last = core.Step();
+    const EngineCore::StepResult before = std::exchange(last, core.Step());
+    if (last == EngineCore::StepResult::kComputed) rested = false;
+    const bool idle = before == EngineCore::StepResult::kIdle && last == before;
+    if (!rested && (idle || (gate != nullptr && gate->Wanted()))) {
+      backend->Rest();
+      rested = true;
+    }
     if (gate != nullptr) gate->Leave();
     Publish();
   }
@@ -122,9 +131,10 @@ bool Scheduler::Impl::WaitForWork(EngineCore::StepResult last) {
   MutexLock lock(bell->mu);
   const bool computed = last == EngineCore::StepResult::kComputed;
   while (!stopping && !computed && !bell->woken && inbox.empty() && embed_inbox.empty()) {
-    if (last == EngineCore::StepResult::kIdle) {
+    const bool idle = last == EngineCore::StepResult::kIdle;
+    if (idle && rested) {
       bell->rung.Wait(bell->mu);
-    } else if (!bell->rung.WaitFor(bell->mu, kBlockedPoll)) {
+    } else if (!bell->rung.WaitFor(bell->mu, idle ? kRestAfter : kBlockedPoll)) {
       break;
     }
   }
@@ -158,6 +168,7 @@ void Scheduler::Impl::RunEmbeddings() {
     job.done(MakeError(Reason::kDeadlineInQueue, "the deadline passed before the text was computed"));
     return;
   }
+  rested = false;
   job.done(backend->Embed(job.tokens));
 }
 

@@ -1,6 +1,9 @@
 // The same promises on the real model: SLUICE_TEST_MODEL names a GGUF file (scripts/test sets it).
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 
+#include "base/thread_name.h"
 #include "engine/llama/llama_backend.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -88,6 +91,22 @@ TEST_F(RealModelTest, KnowsTheCapitalOfFrance) {
   const Reply reply = Generate(server_->inference(), Greedy("The capital of France is", 8));
   ASSERT_TRUE(reply.status.ok()) << reply.status.error_message();
   EXPECT_THAT(reply.text, testing::HasSubstr("Paris"));
+}
+
+// Those of other models would sleep at each barrier for their sake (llama_backend.cc).
+TEST_F(RealModelTest, AnIdleModelHoldsNoComputeThreads) {
+  const auto engine_threads = [] {
+    int count = 0;
+    for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+      std::ifstream comm(task.path() / "comm");
+      std::string name;
+      count += std::getline(comm, name) && name == kEngineThread ? 1 : 0;
+    }
+    return count;
+  };
+  ASSERT_TRUE(Generate(server_->inference(), Greedy("One, two,", 2)).status.ok());
+  for (int i = 0; i < 1'000'000 && engine_threads() != 1; ++i) std::this_thread::yield();
+  EXPECT_EQ(engine_threads(), 1);
 }
 
 TEST_F(RealModelTest, ChatUsesTheModelsOwnTemplate) {

@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <filesystem>
 #include <numeric>
+#include <thread>
 
 #include "gmock/gmock.h"
 #include "tests/engine/llama/llama_test_support.h"
@@ -209,6 +211,29 @@ TEST_F(LlamaBackendTest, EmbeddingsMeanSomething) {
   // Sequences are untouched by all that.
   const std::vector<TokenId> capital = Tokens(capital_);
   ExpectSame(expected, Continue(0, 3, {capital.begin() + 3, capital.end()}, 6));
+}
+
+// libgomp's threads sleep at every barrier while there are more of them than CPUs, over all models: a token then takes
+// half as long again. So a model that was loaded, or has nothing to do, must hold none.
+TEST_F(LlamaBackendTest, ComputeThreadsLiveOnlyWhileStepsRun) {
+  const auto threads = [] {
+    return std::distance(std::filesystem::directory_iterator("/proc/self/task"), std::filesystem::directory_iterator{});
+  };
+  const auto come_to = [&](std::ptrdiff_t wanted) {  // a thread that was told to end needs a moment
+    for (int i = 0; i < 1'000'000 && threads() != wanted; ++i) std::this_thread::yield();
+    return threads() == wanted;
+  };
+  backend_.reset();
+  const auto without = threads();
+  auto other =
+      LoadLlamaBackend({.path = TestModelPath(), .geometry = kGeometry, .threads = 3, .max_batch_tokens = 128});
+  ASSERT_THAT(other, IsOk());
+  EXPECT_TRUE(come_to(without)) << "after a load there are " << threads() << ", before " << without;
+  const std::vector<BatchRow> row = {{.token = 1, .position = 0, .sequence = 0, .want_logits = true}};
+  ASSERT_THAT((*other)->Decode(row), IsOk());
+  EXPECT_EQ(threads(), without + 2) << "three compute, this thread is one of them";
+  (*other)->Rest();
+  EXPECT_TRUE(come_to(without)) << "at rest there are " << threads() << ", before " << without;
 }
 
 TEST_F(LlamaBackendTest, BrokenContractsAbort) {
