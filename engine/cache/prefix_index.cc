@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <iterator>
 #include <map>
 #include <unordered_map>
 #include <utility>
@@ -164,16 +163,17 @@ std::vector<PrefixIndex::Match> PrefixIndex::Matches(std::string_view salt, Toke
   if (root == tree_->roots.end()) return matches;
   std::vector<std::pair<const Node*, int>> path;
   Walk(root->second, tokens, [&](const Node& node, int depth) { path.emplace_back(&node, depth); });
-  const std::vector<SequenceId> none;
-  const std::vector<SequenceId>* deeper = &none;  // reported already: each node's sequences reach its parent too
-  for (auto it = path.rbegin(); it != path.rend() && matches.size() < limit; ++it) {
-    std::vector<SequenceId> leaving;
-    std::set_difference(it->first->through.begin(), it->first->through.end(), deeper->begin(), deeper->end(),
-                        std::back_inserter(leaving));
-    for (const SequenceId sequence : leaving) {
-      if (matches.size() < limit) matches.push_back({sequence, it->second});
+  std::span<const SequenceId> deeper;  // reported already: each node's sequences reach its parent too; both ascend
+  for (auto node = path.rbegin(); node != path.rend() && matches.size() < limit; ++node) {
+    auto reported = deeper.begin();
+    for (const SequenceId sequence : node->first->through) {
+      if (reported != deeper.end() && *reported == sequence) {
+        ++reported;
+      } else if (matches.push_back({sequence, node->second}); matches.size() == limit) {
+        break;
+      }
     }
-    deeper = &it->first->through;
+    deeper = node->first->through;
   }
   return matches;
 }

@@ -19,8 +19,12 @@ case ${SLUICE_ENGINE_CPU:-native} in
   x86-64-v2) engine_cpu_flags=(-DGGML_NATIVE=OFF -DGGML_{AVX,AVX2,FMA,F16C,BMI2}=OFF) ;;
   x86-64-v3) engine_cpu_flags=(-DGGML_NATIVE=OFF) ;;
   x86-64-v4) engine_cpu_flags=(-DGGML_NATIVE=OFF -DGGML_AVX512=ON) ;;
+  x86-64-amx) engine_cpu_flags=(-DGGML_NATIVE=OFF -DGGML_AVX512{,_VBMI,_VNNI,_BF16}=ON -DGGML_AMX_{TILE,INT8}=ON) ;;
   x86-64-vnni) engine_cpu_flags=(-DGGML_NATIVE=OFF -DGGML_AVX512{,_VBMI,_VNNI}=ON) ;;
-  *) printf 'SLUICE_ENGINE_CPU=%s: allowed: native, x86-64-v2, -v3, -v4, -vnni\n' "$SLUICE_ENGINE_CPU" >&2; exit 1 ;;
+  *)
+    printf 'SLUICE_ENGINE_CPU=%s: allowed: native, x86-64-v2, -v3, -v4, -vnni, -amx\n' "$SLUICE_ENGINE_CPU" >&2
+    exit 1
+    ;;
 esac
 engine_flags=(
   -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF "${engine_cpu_flags[@]}" -DGGML_OPENMP=ON -DLLAMA_OPENSSL=OFF

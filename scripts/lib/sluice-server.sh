@@ -12,6 +12,7 @@ has() {
 }
 usable() {
   case $1 in
+    x86-64-amx) usable x86-64-vnni && has avx512_bf16 amx_tile amx_int8 ;;
     x86-64-vnni) has avx512f avx512bw avx512cd avx512dq avx512vl avx512vbmi avx512_vnni ;;
     x86-64-v4) has avx512f avx512bw avx512cd avx512dq avx512vl ;;
     x86-64-v3) has avx avx2 fma f16c bmi2 ;;
@@ -20,7 +21,7 @@ usable() {
 }
 
 chosen=${SLUICE_CPU_KIND:-}
-for kind in native x86-64-vnni x86-64-v4 x86-64-v3 x86-64-v2; do
+for kind in native x86-64-amx x86-64-vnni x86-64-v4 x86-64-v3 x86-64-v2; do
   [ -z "$chosen" ] && [ -x "$here/libexec/sluice-server-$kind" ] || continue
   if [ "$kind" = native ] || usable "$kind"; then chosen=$kind; fi
 done

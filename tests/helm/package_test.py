@@ -88,11 +88,12 @@ class Launcher(unittest.TestCase):
             return chart.run(launcher, "--check", env={**os.environ, "SLUICE_CPUINFO": f"{folder}/cpuinfo"})
 
     def test_it_takes_the_best_that_runs(self):
-        kinds = ("x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-vnni")
+        kinds = ("x86-64-v2", "x86-64-v3", "x86-64-v4", "x86-64-vnni", "x86-64-amx")
         v2, v3 = "ssse3 sse4_2 popcnt", "ssse3 sse4_2 popcnt avx avx2 fma f16c bmi2"
         v4 = v3 + " avx512f avx512bw avx512cd avx512dq avx512vl"
+        vnni = v4 + " avx512vbmi avx512_vnni"
         for flags, kind in ((v2, "x86-64-v2"), (v3, "x86-64-v3"), (v4, "x86-64-v4"),
-                            (v4 + " avx512vbmi avx512_vnni", "x86-64-vnni")):
+                            (vnni, "x86-64-vnni"), (vnni + " avx512_bf16 amx_tile amx_int8", "x86-64-amx")):
             self.assertEqual(self.chosen(flags, kinds).stdout, f"{kind} --check\n")
         self.assertEqual(self.chosen(v4, kinds[:2]).stdout, "x86-64-v3 --check\n")
 

@@ -183,8 +183,8 @@ def refusals(tmp):
            "--model-file")
     expect(bench("run", scenario(start), "--out", tmp / "none", "--model-file", "synthetic:"), UNREACHABLE,
            "ended with exit code 2", "SLUICE_ENGINE_SLOTS")
-    expect(bench("run", scenario(start), "--sluice-server", tmp / "gone", "--model-file", "synthetic:"), INVALID,
-           "there is no program")
+    expect(bench("run", scenario(start), "--sluice-server", tmp / "gone", "--model-file", "synthetic:", "--out",
+                 tmp / "none"), INVALID, "there is no program")
     with sluice_server() as (address, _):
         wrong = bench("load", f"grpc://{address}", *short(tmp / "none"), "--model", "nope")
         expect(wrong, INVALID, "has no model 'nope'", "default")
