@@ -42,10 +42,10 @@ uint64_t HashBytes(const void* data, size_t size) {
   return std::hash<std::string_view>()(std::string_view(static_cast<const char*>(data), size));
 }
 
-uint64_t Fingerprint(const ModelFacts& facts, const KvGeometry& geometry, bool flash_attention) {
+uint64_t Fingerprint(const ModelFacts& facts, const KvGeometry& geometry) {
   const std::string identity =
-      fmt::format("{} {} {} {} {} {} {} {}", facts.description, facts.weight_bytes, facts.parameter_count,
-                  facts.kv_bytes_per_token, facts.vocab_size, geometry.slots, geometry.slot_context, flash_attention);
+      fmt::format("{} {} {} {} {} {} {}", facts.description, facts.weight_bytes, facts.parameter_count,
+                  facts.kv_bytes_per_token, facts.vocab_size, geometry.slots, geometry.slot_context);
   return HashBytes(identity.data(), identity.size());
 }
 
@@ -120,7 +120,6 @@ class LlamaBackend final : public Backend {
   const llama_memory_t memory_;
   const ModelFacts facts_;
   const BackendCapabilities capabilities_;
-  const bool flash_attention_;  // the layout of V in the KV depends on it
   StreamMap streams_;
   std::vector<int> lengths_;                 // tokens by sequence
   std::unique_ptr<LlamaEmbedder> embedder_;  // made on first use
@@ -146,7 +145,6 @@ LlamaBackend::LlamaBackend(const LlamaOptions& options, LlamaModelPtr model, std
       memory_(llama_get_memory(context_.get())),
       facts_(ReadFacts(*model_)),
       capabilities_(ReadCapabilities(*model_, options)),
-      flash_attention_(WantsFlashAttention(llama_model_n_head(model_.get()), options)),
       streams_(options.geometry.slots, TokensPerPass(*model_, facts_)),
       lengths_(static_cast<size_t>(options.geometry.slots), 0),
       batch_(options.max_batch_tokens) {
@@ -343,7 +341,7 @@ absl::Status LlamaBackend::Truncate(SequenceId sequence, int length) {
 absl::StatusOr<std::vector<uint8_t>> LlamaBackend::Save(SequenceId sequence) try {
   CheckSequence(sequence);
   SavedHeader header;
-  header.fingerprint = Fingerprint(facts_, options_.geometry, flash_attention_);
+  header.fingerprint = Fingerprint(facts_, options_.geometry);
   header.length = Length(sequence);
   std::vector<uint8_t> bytes(sizeof(header));
   if (header.length > 0) SLUICE_RETURN_IF_ERROR(ReadStream(streams_.StreamOf(sequence), bytes));
@@ -360,7 +358,7 @@ absl::Status LlamaBackend::Restore(SequenceId sequence, std::span<const uint8_t>
   if (bytes.size() < sizeof(header)) return absl::DataLossError("a saved sequence is cut off");
   std::memcpy(&header, bytes.data(), sizeof(header));
   const std::span<const uint8_t> state = bytes.subspan(sizeof(header));
-  if (header.fingerprint != Fingerprint(facts_, options_.geometry, flash_attention_)) {
+  if (header.fingerprint != Fingerprint(facts_, options_.geometry)) {
     return absl::DataLossError("a saved sequence belongs to another model or geometry");
   }
   if (header.checksum != HashBytes(state.data(), state.size())) {
@@ -422,8 +420,7 @@ absl::StatusOr<std::unique_ptr<Backend>> LoadLlamaBackend(const LlamaOptions& op
   params.n_seq_max = static_cast<uint32_t>(options.geometry.slots);
   params.n_batch = params.n_ubatch = static_cast<uint32_t>(options.max_batch_tokens);
   params.n_threads = params.n_threads_batch = options.threads;
-  const bool flash = WantsFlashAttention(llama_model_n_head(model.get()), options);
-  params.flash_attn_type = flash ? LLAMA_FLASH_ATTN_TYPE_AUTO : LLAMA_FLASH_ATTN_TYPE_DISABLED;
+  params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_AUTO;
   params.kv_unified = false;
   params.swa_full = false;
   params.no_perf = true;

@@ -28,11 +28,6 @@ void InitLlamaRuntime();
 // Bytes that the KV cache of `geometry` takes for the model in `facts`.
 uint64_t PredictKvBytes(const ModelFacts& facts, const KvGeometry& geometry);
 
-// Plain attention takes half of the time or less where a sequence brings few rows (ggml's flash attention is tiled from
-// 64 rows on; below, so for decoding and for what follows a cached prefix, it goes row by row). But it holds the scores
-// of a whole step, rows × context × heads: beyond 256 MiB of them flash attention it is. docs/performance.md.
-bool WantsFlashAttention(int heads, const LlamaOptions& options);
-
 // Runs in a child process under limits (see engine/models/gguf_probe.h): loads the file and decodes one token.
 // Prints the reason on stderr and returns a process exit code (0: fine).
 int ProbeModelMain(const std::string& path);

@@ -17,7 +17,6 @@ namespace {
 
 // libllama pads the context of a sequence to this many tokens.
 constexpr int kContextPadding = 256;
-constexpr uint64_t kMostScoreBytes = 256ULL << 20;
 
 absl::Status Classify(const std::string& reason, const std::string& what) {
   const std::string message = fmt::format("{}: {}", what, reason);
@@ -121,12 +120,6 @@ absl::Status CheckFitsInMemory(const ModelFacts& facts, const KvGeometry& geomet
   return absl::ResourceExhaustedError(
       fmt::format("{} slots of {} tokens need {} MiB of KV cache; the machine has {} MiB", geometry.slots,
                   geometry.slot_context, kv >> 20, memory >> 20));
-}
-
-bool WantsFlashAttention(int heads, const LlamaOptions& options) {
-  const auto context = static_cast<uint64_t>(RoundUpSlotContext(options.geometry.slot_context));
-  const auto rows = static_cast<uint64_t>(options.max_batch_tokens);
-  return rows * context * static_cast<uint64_t>(heads) * sizeof(float) > kMostScoreBytes;
 }
 
 absl::StatusOr<LlamaContextPtr> MakeContext(llama_model& model, const llama_context_params& params,

@@ -31,8 +31,8 @@ engine_flags=(
   -DLLAMA_BUILD_COMMON=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF
   -DLLAMA_BUILD_UI=OFF -DLLAMA_BUILD_MTMD=OFF)
 engine_library_flags=(-DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_SERVER=OFF)
-# Force-included into every C++ file: without it GCC 12 builds AMX kernels that die by SIGILL.
-engine_fix=$root/scripts/lib/gcc12_amx.h
+# Force-included into every C++ file.
+engine_fix=$root/scripts/lib/engine_fixes.h
 model_name=SmolLM2-135M-Instruct
 model_source=$cache/models/$model_name.Q4_1.gguf  # as the wheel ships it
 model_source_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53

@@ -113,16 +113,6 @@ TEST_F(LlamaLoadTest, KvBytesCountThePadding) {
   EXPECT_EQ(PredictKvBytes(facts, {256, 1 << 22}), 256ull * (1 << 22) * 1000);
 }
 
-TEST_F(LlamaLoadTest, FlashAttentionIsForLongContexts) {
-  const auto wants = [](int heads, int context) {
-    return WantsFlashAttention(heads, {.geometry = {.slots = 100, .slot_context = context}, .max_batch_tokens = 512});
-  };
-  EXPECT_FALSE(wants(9, 1024));
-  EXPECT_FALSE(wants(32, 4096));  // 256 MiB
-  EXPECT_TRUE(wants(32, 4097));
-  EXPECT_TRUE(wants(9, 131072));
-}
-
 TEST_F(LlamaLoadTest, ConcurrentFailuresKeepTheirOwnReason) {
   const std::string magic = Write("magic", "nope, not a model"), cut = Write("cut", ModelBytes(100'000));
   std::vector<std::thread> threads;
